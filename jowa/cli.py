@@ -1,0 +1,124 @@
+"""The door of every entry point: compose the configuration, call, and turn a user's mistake into one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import Container, DictConfig, ListConfig, MissingMandatoryValue, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from jowa.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def config_folder() -> Path:
+    """The presets: `configs/` of a checkout, or the copy that travels inside the wheel."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"The presets are missing: expected a folder 'configs' in {package}; install jowa again.")
+
+
+def load_config(schema: type[Config], name: str, overrides: Sequence[str]) -> Config:
+    """Compose `configs/<name>.yaml` with Hydra-style overrides into plain dataclasses.
+
+    Raises UserError for an unknown key, preset or value, naming the key.
+    """
+    GlobalHydra.instance().clear()
+    node = OmegaConf.structured(schema)
+    _thaw(node)
+    ConfigStore.instance().store(name=f"{name}_schema", node=node)
+    try:
+        with initialize_config_dir(config_dir=str(config_folder()), version_base=None):
+            composed = compose(config_name=name, overrides=list(overrides))
+        _require_values(composed)
+        result: Any = OmegaConf.to_object(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_sentence(error, schema)) from error
+    return result
+
+
+def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
+    """Run one entry point from the command line; a UserError ends it with one sentence and exit code 2."""
+    arguments = sys.argv[1:]
+    try:
+        if arguments and arguments[0] in ("-h", "--help"):
+            print(_help(name, main))
+            return
+        if arguments and arguments[0] == "--cfg":
+            print(OmegaConf.to_yaml(OmegaConf.structured(load_config(schema, name, arguments[1:]))))
+            return
+        main(load_config(schema, name, arguments))
+    except UserError as error:
+        print(f"jowa: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("jowa: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _thaw(node: Container) -> None:
+    """Frozen dataclasses become read-only nodes; presets and overrides must still reach them."""
+    OmegaConf.set_readonly(node, None)
+    keys: Any = node.keys() if isinstance(node, DictConfig) else range(len(node)) if isinstance(node, ListConfig) else ()
+    for key in keys:
+        child = node._get_node(key)
+        if isinstance(child, Container) and not child._is_none() and not child._is_missing():
+            _thaw(child)
+
+
+def _require_values(config: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"A value is missing: give {' and '.join(f'{key}=…' for key in missing)}.")
+
+
+def _known_keys(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return []
+    keys = []
+    for key in node:
+        keys.append(f"{prefix}{key}")
+        keys += _known_keys(node._get_node(key), f"{prefix}{key}.")
+    return keys
+
+
+def _sentence(error: Exception, schema: type[Any]) -> str:
+    """One line of what Hydra or OmegaConf say in many."""
+    if isinstance(error, MissingMandatoryValue):
+        return f"A value is missing: {error}"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' (?:is )?not in", text)
+    if unknown and "not in" in text + str(cause):
+        key = getattr(cause, "full_key", None) or unknown.group(1) or unknown.group(2)
+        close = difflib.get_close_matches(key, _known_keys(OmegaConf.structured(schema)), n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else "run with --cfg to see every key."
+        return f"Unknown configuration key '{key}'; {hint}"
+    option = re.search(r"Could not find '([^']+)'.*?(?:Available options in '[^']*':(.*))?$", text, re.DOTALL)
+    if option:
+        names = ", ".join((option.group(2) or "").split("Config search path")[0].split())
+        return f"There is no preset '{option.group(1)}'" + (f"; choose one of: {names}." if names else ".")
+    key = getattr(cause, "full_key", None)
+    first = str(cause).strip().splitlines()[0]
+    return f"Configuration key '{key}': {first}" if key else f"Configuration: {first}"
+
+
+def _help(name: str, main: Callable[..., Any]) -> str:
+    summary = (sys.modules[main.__module__].__doc__ or "").strip()
+    module = {"record": "data.record"}.get(name, name)
+    groups = sorted(folder.name for folder in config_folder().iterdir() if folder.is_dir())
+    presets = [f"  {group}: {', '.join(sorted(p.stem for p in (config_folder() / group).glob('*.yaml')))}" for group in groups]
+    usage = f"usage: python -m jowa.{module} [key=value …]   (--cfg prints every key and its value)"
+    return "\n".join([summary, "", usage, "", "presets, chosen by group=name (exp by +exp=name):", *presets])

@@ -1,0 +1,57 @@
+"""The batch: the one border between the data and everything downstream."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences of L agent steps; tensors only.
+
+    Row t of a sequence is (s_t, a_t, r_{t+1}, done_{t+1}): the reward and the end that follow the action taken at
+    the frame. Padding sits on the right: zero frames and codes, action 0, reward 0, no end, `valid` False.
+
+    Attributes:
+        frames: (B, L, 1, 84, 84) uint8 grey screens, or None when the sequences carry codes only.
+        codes: (B, L, K) int64 tokenizer codes of the frames, or None.
+        actions: (B, L) int64 indices into ALE's full set of 18 actions.
+        rewards: (B, L) float32, raw as the game gave them (the objectives clip them to their sign).
+        ends: (B, L) bool, True where the game terminated after the step (a truncated episode has no end).
+        valid: (B, L) bool, True where the row is a real step and not padding.
+        tasks: (B,) int64 task ids, the games' indices in alphabetical order.
+    """
+
+    frames: Tensor | None
+    codes: Tensor | None
+    actions: Tensor
+    rewards: Tensor
+    ends: Tensor
+    valid: Tensor
+    tasks: Tensor
+
+    def __len__(self) -> int:
+        """B, the number of sequences."""
+        return int(self.actions.shape[0])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device; frames stay uint8."""
+        tensors = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        moved: dict[str, Any] = {
+            name: None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+            for name, tensor in tensors.items()
+        }
+        return Batch(**moved)
+
+    def with_codes(self, codes: Tensor) -> Batch:
+        """The same batch with `codes` (B, L, K) int64 beside its frames."""
+        if codes.shape[:2] != self.actions.shape:
+            raise ValueError(
+                f"codes of shape {tuple(codes.shape)} do not fit a batch of {tuple(self.actions.shape)} steps"
+            )
+        return dataclasses.replace(self, codes=codes)

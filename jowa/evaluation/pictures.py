@@ -1,0 +1,94 @@
+"""Pictures of what the model sees and dreams: real frames, their reconstruction, and a dream from their beginning."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from jowa.data.batch import Batch
+from jowa.games import GAMES
+from jowa.models.tokenizer import Tokenizer
+from jowa.planning.dream import Context
+from jowa.planning.tree_dream import TreeDream
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Consecutive frames of one held-out episode, each (T, 84, 84) uint8: as they were, through the tokenizer, dreamed.
+
+    The first `context` dreamed frames are the given ones; the rest follow from the recorded actions alone.
+    """
+
+    game: str
+    original: Frames
+    reconstructed: Frames
+    dreamed: Frames
+    context: int
+
+
+def reconstruct(tokenizer: Tokenizer, frames: Frames, chunk: int = 64) -> Frames:
+    """What the tokenizer keeps of frames (T, 84, 84) uint8: decoded from their codes, same shape."""
+    device = tokenizer.embedding.weight.device
+    parts = [torch.from_numpy(frames[i : i + chunk, None]).to(device) for i in range(0, len(frames), chunk)]
+    return np.concatenate([_decode(tokenizer, tokenizer.encode(part)) for part in parts])
+
+
+@torch.inference_mode()
+def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: int = 4) -> list[Strip]:
+    """One strip for every sequence of a batch with frames that has no padding and no end: `context` frames are given.
+
+    Raises:
+        ValueError: the batch has no frames, or nothing is left to dream.
+    """
+    if batch.frames is None:
+        raise ValueError("strips need batches with frames")
+    length = batch.frames.shape[1]
+    if not 1 <= context < length:
+        raise ValueError(f"a context of {context} frames leaves nothing of {length} to dream")
+    whole = batch.valid.all(1) & ~batch.ends[:, :-1].any(1)
+    device = tokenizer.embedding.weight.device
+    frames, actions = batch.frames[whole].to(device), batch.actions[whole].to(device)
+    if not len(frames):
+        return []
+    tasks = batch.tasks[whole].to(device)
+    codes = tokenizer.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    given = torch.full_like(tasks, context)
+    node = dream.reset(Context(codes[:, :context], actions[:, :context], given, tasks)).ids
+    dreamed = codes.clone()
+    for step in range(context, length):
+        node = dream.expand(node, actions[:, step - 1 : step]).ids
+        dreamed[:, step] = dream.codes(node)[:, 0]
+    seen, imagined = (
+        _decode(tokenizer, kind.flatten(0, 1)).reshape(len(frames), length, 84, 84) for kind in (codes, dreamed)
+    )
+    originals = frames[:, :, 0].cpu().numpy()
+    return [
+        Strip(GAMES[int(task)], originals[i], seen[i], imagined[i], context) for i, task in enumerate(tasks.tolist())
+    ]
+
+
+def strip_png(strip: Strip, scale: int = 2, gap: int = 4) -> bytes:
+    """A transparent PNG: rows original, reconstructed, dreamed; columns agent steps; a wider gap where the dream begins."""
+    rows = (strip.original, strip.reconstructed, strip.dreamed)
+    side, count = 84 * scale, len(strip.original)
+    lefts = [i * (side + gap) + (2 * gap if i >= strip.context else 0) for i in range(count)]
+    canvas = np.zeros((3 * side + 2 * gap, lefts[-1] + side, 2), np.uint8)
+    for row, frames in enumerate(rows):
+        top = row * (side + gap)
+        for left, frame in zip(lefts, frames, strict=True):
+            canvas[top : top + side, left : left + side, 0] = frame.repeat(scale, 0).repeat(scale, 1)
+            canvas[top : top + side, left : left + side, 1] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(canvas).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _decode(tokenizer: Tokenizer, codes: torch.Tensor) -> Frames:
+    """Codes (N, K) → (N, 84, 84) uint8."""
+    pixels: Frames = (tokenizer.decode(codes)[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+    return pixels

@@ -1,0 +1,221 @@
+"""The report: one HTML file that shows an evaluation and explains every number in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from jowa.errors import UserError
+from jowa.evaluation import page, sections
+from jowa.evaluation.curves import Curve
+from jowa.evaluation.film import Film
+from jowa.evaluation.pictures import Strip
+from jowa.evaluation.plots import Bar, score_bars
+from jowa.evaluation.results import NO_PLANNING, PLANNING, RANDOM, ModeResult, Results
+from jowa.evaluation.scores import AggregateScore, Estimate, separated
+from jowa.files import write_text
+
+LABELS = {RANDOM: "Random play", NO_PLANNING: "Without planning", PLANNING: "With planning"}
+_COLOURS = {RANDOM: "random", NO_PLANNING: "greedy", PLANNING: "planning"}
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """What a report shows beside the results: training curves, films of play, strips, and PNG files of the run."""
+
+    curves: Sequence[Curve] = ()
+    films: Sequence[Film] = ()
+    strips: Sequence[Strip] = ()
+    pictures: Sequence[Path] = ()
+
+
+def write_report(path: Path, results: Results, exhibits: Exhibits | None = None) -> None:
+    """Writes the report to a file that does not exist yet.
+
+    Raises:
+        UserError: the file exists.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists and is not overwritten: move it away or evaluate into another folder.")
+    write_text(path, render(results, exhibits or Exhibits()))
+
+
+def render(results: Results, exhibits: Exhibits) -> str:
+    """The report's HTML."""
+    body = [
+        _header(results),
+        _cards(results),
+        _warnings(results),
+        _score_table(results),
+        _score_figures(results),
+        sections.films(exhibits.films),
+        sections.world_model(results.world_model),
+        sections.strips(exhibits.strips, exhibits.pictures),
+        sections.training(exhibits.curves),
+        sections.conditions(results),
+    ]
+    return page.page(f"{_name(results)}: evaluation", body)
+
+
+def best_mode(results: Results) -> ModeResult | None:
+    """The agent's own way of playing that counts: with planning, else without; None if only chance played."""
+    return results.mode(PLANNING) or results.mode(NO_PLANNING)
+
+
+def above_random(results: Results, mode: ModeResult, game: str) -> bool | None:
+    """Whether a game's mean return lies above random play's with intervals apart; None if either was not played."""
+    chance = results.mode(RANDOM)
+    ours, theirs = mode.game(game), chance.game(game) if chance else None
+    if ours is None or theirs is None:
+        return None
+    return ours.mean.value > theirs.mean.value and separated(ours.mean, theirs.mean)
+
+
+def _name(results: Results) -> str:
+    return Path(results.checkpoint).name or results.checkpoint
+
+
+def _header(results: Results) -> str:
+    games = f"{len(results.games)} Atari game{'s' if len(results.games) != 1 else ''}"
+    size = results.model.get("name")
+    model = f"a world-action model of size {size}" if size else "a world-action model"
+    return (
+        f"<header><h1>{escape(_name(results))}</h1>"
+        f'<p class="note">How well {escape(model)} plays {games}, and how well it knows them. '
+        f"Evaluated {escape(results.created)}, checkpoint <code>{escape(results.checkpoint)}</code>.</p></header>"
+    )
+
+
+def _cards(results: Results) -> str:
+    mode = best_mode(results)
+    cards = []
+    if mode is not None:
+        verdicts = [above_random(results, mode, game) for game in results.games]
+        known = [verdict for verdict in verdicts if verdict is not None]
+        if known:
+            text = f"{sum(known)} of {len(known)}"
+            cards.append(page.card("Games above random play", text, "mean return above, intervals apart"))
+        for label, aggregate in (
+            ("Human-normalised score", mode.human_normalised),
+            ("DQN-normalised score", mode.dqn_normalised),
+        ):
+            if aggregate is not None:
+                cards.append(_aggregate_card(label, aggregate))
+    episodes = sum(len(one.episodes) for one in results.modes)
+    ways = f"{len(results.modes)} way{'s' if len(results.modes) != 1 else ''} of playing"
+    cards.append(page.card("Episodes played", f"{episodes:,}", f"{ways}, {_minutes(results.wall_seconds)} in all"))
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _aggregate_card(label: str, aggregate: AggregateScore) -> str:
+    value = aggregate.interquartile_mean
+    games = f"{len(aggregate.games)} game{'s' if len(aggregate.games) != 1 else ''}"
+    return page.card(label, page.number(value.value), f"interquartile mean of {games}, {_interval(value)}")
+
+
+def _warnings(results: Results) -> str:
+    if not results.warnings:
+        return ""
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in results.warnings)
+    return f'<div class="warning"><p><b>Read these scores with care.</b></p><ul>{items}</ul></div>'
+
+
+def _score_table(results: Results) -> str:
+    mode = best_mode(results)
+    head = ["Game", *(LABELS.get(one.mode, one.mode) for one in results.modes), "Recorded data"]
+    if mode is not None:
+        head += ["Human-normalised", "DQN-normalised", "Above random"]
+    rows = [_score_row(results, mode, game) for game in results.games]
+    confidence = f"{100 * results.bootstrap.confidence:.0f} %"
+    explanation = (
+        f"Mean return of each game's episodes in <b>raw game points</b>, below it the <b>{confidence} interval</b>: "
+        f"{results.bootstrap.resamples:,} times as many episodes are drawn anew from those played, and {confidence} "
+        "of the means so obtained lie inside. <b>Recorded data</b> is the mean of the finished episodes the model "
+        "learned from. <b>Human-normalised</b> is (score − random) / (human − random) with the published scores of "
+        "random play and a human tester: 0 plays like chance, 1 like the human; <b>DQN-normalised</b> puts DQN in "
+        f"the human's place. Both are of play {_how(mode)}. A dash: no published score. <b>Above random</b>: the "
+        "mean lies above that of the random play measured here, and the two intervals have no point in common."
+    )
+    return page.section("Scores", explanation, page.table(head, rows), _aggregate_table(results))
+
+
+def _how(mode: ModeResult | None) -> str:
+    return LABELS[mode.mode].lower() if mode is not None else "at random"
+
+
+def _score_row(results: Results, mode: ModeResult | None, game: str) -> list[str]:
+    row = [escape(game)]
+    for one in results.modes:
+        score = one.game(game)
+        row.append(_estimate_cell(score.mean if score else None))
+    data = results.data.get(game)
+    row.append(page.cell(page.number(data.mean), f"{data.episodes:,} episodes") if data else "–")
+    if mode is not None:
+        score = mode.game(game)
+        row.append(_estimate_cell(score.human_normalised if score else None))
+        row.append(_estimate_cell(score.dqn_normalised if score else None))
+        row.append(_verdict(above_random(results, mode, game)))
+    return row
+
+
+def _verdict(above: bool | None) -> str:
+    if above is None:
+        return "–"
+    return '<span class="yes">yes</span>' if above else '<span class="no">not shown</span>'
+
+
+def _aggregate_table(results: Results) -> str:
+    rows = []
+    for mode in results.modes:
+        for label, aggregate in (("human", mode.human_normalised), ("DQN", mode.dqn_normalised)):
+            if aggregate is not None:
+                name = page.cell(LABELS.get(mode.mode, mode.mode), f"{label}-normalised, {len(aggregate.games)} games")
+                estimates = (aggregate.interquartile_mean, aggregate.median, aggregate.mean)
+                rows.append([name, *(_estimate_cell(one) for one in estimates)])
+    if not rows:
+        return '<p class="note">No published reference scores are known for these games, so nothing is normalised.</p>'
+    explanation = (
+        '<p class="note">Over the games with published scores: the <b>interquartile mean</b> leaves out the lowest and the '
+        "highest quarter of the games (with fewer than four games none, so it is the mean). Intervals draw "
+        "episodes anew within each game; the games stay the same.</p>"
+    )
+    return explanation + page.table(["Over games", "Interquartile mean", "Median", "Mean"], rows)
+
+
+def _score_figures(results: Results) -> str:
+    figures = [
+        f'<div class="card"><h3>{escape(game)}</h3>{score_bars(game, _bars(results, game))}</div>'
+        for game in results.games
+    ]
+    explanation = (
+        "Bars are mean returns in raw game points, lines their intervals, dots single episodes. The recorded "
+        "data's mean has no dots: it is a property of the training data, not of this evaluation."
+    )
+    return page.section("Returns, game by game", explanation, f'<div class="grid">{"".join(figures)}</div>')
+
+
+def _bars(results: Results, game: str) -> list[Bar]:
+    bars = []
+    for mode in results.modes:
+        score = mode.game(game)
+        if score is not None:
+            returns = [episode.episode_return for episode in mode.episodes if episode.game == game]
+            label, colour = LABELS.get(mode.mode, mode.mode), _COLOURS.get(mode.mode, "planning")
+            bars.append(Bar(label, colour, score.mean.value, score.mean, returns))
+    if game in results.data:
+        bars.insert(1, Bar("Recorded data", "data", results.data[game].mean))
+    return bars
+
+
+def _estimate_cell(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else page.cell(page.number(estimate.value), _interval(estimate))
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{page.number(estimate.low)} … {page.number(estimate.high)}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"

@@ -1,0 +1,182 @@
+"""What an evaluation found, with everything needed to judge and repeat it, and its file."""
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jowa.errors import UserError
+from jowa.evaluation.rollout import Episode, Rollout
+from jowa.evaluation.scores import (
+    AggregateScore,
+    BootstrapConfig,
+    GameScore,
+    aggregate_score,
+    game_score,
+    repetition_warning,
+)
+from jowa.evaluation.world_model import WorldModelEvidence
+from jowa.files import write_json
+from jowa.games import ReferenceScores
+
+RANDOM, NO_PLANNING, PLANNING = "random", "no planning", "planning"
+_PACKAGES = ("jowa", "torch", "numpy", "scipy", "ale-py", "gymnasium", "matplotlib", "imageio-ffmpeg")
+
+
+@dataclass(frozen=True)
+class ModeResult:
+    """One way of playing all games: "random", "no planning" or "planning". `planner` holds its settings."""
+
+    mode: str
+    planner: Mapping[str, Any]
+    episodes: tuple[Episode, ...]
+    games: tuple[GameScore, ...]
+    human_normalised: AggregateScore | None
+    dqn_normalised: AggregateScore | None
+    decisions: int
+    seconds: float
+    decisions_per_second: float
+
+    def game(self, name: str) -> GameScore | None:
+        """The score of one game, None if it was not played."""
+        return next((score for score in self.games if score.game == name), None)
+
+
+@dataclass(frozen=True)
+class DataScore:
+    """The recorded data's finished episodes of one game: how many, their mean raw return, the best one's."""
+
+    episodes: int
+    mean: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluation. `protocol`, `config` and `model` are plain mappings; `roms` maps games to their ROM's MD5.
+
+    `created` is an ISO time; `seed` that of each game's first episode; `wall_seconds` the whole evaluation's duration.
+    """
+
+    created: str
+    command: str
+    checkpoint: str
+    model: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    config: Mapping[str, Any]
+    seed: int
+    bootstrap: BootstrapConfig
+    modes: tuple[ModeResult, ...]
+    data: Mapping[str, DataScore]
+    references: Mapping[str, ReferenceScores]
+    world_model: tuple[WorldModelEvidence, ...]
+    roms: Mapping[str, str]
+    versions: Mapping[str, str]
+    wall_seconds: float
+
+    @property
+    def games(self) -> tuple[str, ...]:
+        """The games played, in order."""
+        return tuple(dict.fromkeys(score.game for mode in self.modes for score in mode.games))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must know before believing the numbers."""
+        found = ((mode.mode, repetition_warning(score)) for mode in self.modes for score in mode.games)
+        return tuple(f"{name[0].upper()}{name[1:]}: {sentence}" for name, sentence in found if sentence)
+
+    def mode(self, name: str) -> ModeResult | None:
+        """One way of playing, None if it was not evaluated."""
+        return next((mode for mode in self.modes if mode.mode == name), None)
+
+
+def score_mode(
+    mode: str,
+    planner: Mapping[str, Any],
+    rollout: Rollout,
+    references: Mapping[str, ReferenceScores],
+    bootstrap: BootstrapConfig,
+) -> ModeResult:
+    """A rollout's episodes with their statistics."""
+    by_game: dict[str, list[Episode]] = {}
+    for episode in rollout.episodes:
+        by_game.setdefault(episode.game, []).append(episode)
+    returns = {game: [episode.episode_return for episode in episodes] for game, episodes in by_game.items()}
+    return ModeResult(
+        mode=mode,
+        planner=planner,
+        episodes=rollout.episodes,
+        games=tuple(
+            game_score(game, returns[game], [episode.length for episode in episodes], references.get(game), bootstrap)
+            for game, episodes in by_game.items()
+        ),
+        human_normalised=aggregate_score(returns, references, "human", bootstrap),
+        dqn_normalised=aggregate_score(returns, references, "dqn", bootstrap),
+        decisions=rollout.decisions,
+        seconds=rollout.seconds,
+        decisions_per_second=rollout.decisions_per_second,
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python, the machine's platform and the packages that decide results; absent ones are left out."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def new_evaluation_folder(run: Path) -> Path:
+    """Makes the first free `<run>/evaluations/NNN`, NNN counting from 001, and returns it.
+
+    Raises:
+        UserError: the run folder can't be written.
+    """
+    parent = run / "evaluations"
+    number = 1
+    while True:
+        folder = parent / f"{number:03d}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise UserError(
+                f"The evaluation can't be written to {parent} ({error.strerror}): "
+                "make it writable or set ckpt to a copy."
+            ) from error
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Writes results as JSON, whole or not at all.
+
+    Raises:
+        UserError: the file exists.
+        ValueError: a number is not finite.
+    """
+    content = plain(results) | {"warnings": list(results.warnings)}
+    if path.exists():
+        raise UserError(f"{path} exists and is not overwritten: move it away or evaluate into another folder.")
+    write_json(path, content)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings, sequences and NumPy values as dictionaries, lists and plain numbers."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value) if isinstance(value, Path) else value

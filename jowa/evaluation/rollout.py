@@ -1,0 +1,191 @@
+"""Plays episodes: many environments side by side, one decision for all of them at a time."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from jowa.envs.atari import AtariEnvironments, StepResult
+from jowa.evaluation.film import Film, FilmCamera
+from jowa.evaluation.noise import random_legal_actions, uniform
+
+_WHETHER_RANDOM, _WHICH_RANDOM = 1, 2
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a policy sees when it has to decide, for N environments.
+
+    frames: (N, 84, 84) uint8, the current screens; begins: (N,) bool, an episode's first frame; playing: (N,) bool, the
+    others have nothing left to play and whatever is chosen for them is ignored; seeds: (N,) int64, the episodes' seeds;
+    steps: (N,) int64, decisions made in the episode so far.
+    """
+
+    frames: NDArray[np.uint8]
+    begins: NDArray[np.bool_]
+    playing: NDArray[np.bool_]
+    seeds: NDArray[np.int64]
+    steps: NDArray[np.int64]
+
+
+class Policy(Protocol):
+    """Anyone who plays."""
+
+    def act(self, turn: Turn) -> NDArray[np.int64]:
+        """Actions (N,), indices into the full 18."""
+        ...
+
+    def record(self, actions: NDArray[np.int64]) -> None:
+        """Learns which actions (N,) were really played after the last `act`: chance may have replaced some."""
+        ...
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode: raw return, length in agent steps, how it ended, who played."""
+
+    game: str
+    seed: int
+    mode: str
+    episode_return: float
+    length: int
+    terminated: bool
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Episodes in the order (game, seed) they were asked for, the films kept, and what it took."""
+
+    episodes: tuple[Episode, ...]
+    films: tuple[Film, ...]
+    decisions: int
+    seconds: float
+
+    @property
+    def decisions_per_second(self) -> float:
+        return self.decisions / max(self.seconds, 1e-9)
+
+
+class _Seats:
+    """Which episode each environment is playing: its seed, step and return so far."""
+
+    def __init__(self, games: Sequence[str], seeds: Mapping[str, Sequence[int]]) -> None:
+        self.games = list(games)
+        self._waiting = {game: deque(wanted) for game, wanted in seeds.items()}
+        self.playing = np.zeros(len(games), bool)
+        self.begins = np.zeros(len(games), bool)
+        self.seeds = np.zeros(len(games), np.int64)
+        self.steps = np.zeros(len(games), np.int64)
+        self.returns = np.zeros(len(games), np.float64)
+
+    def fill(self, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Starts each free environment on its game's next episode; returns which of them got one."""
+        self.begins = np.zeros_like(free)
+        for index in np.flatnonzero(free):
+            waiting = self._waiting.get(self.games[index])
+            self.begins[index] = bool(waiting)
+            if waiting:
+                self.seeds[index] = waiting.popleft()
+        self.playing[free] = self.begins[free]
+        self.steps[self.begins] = 0
+        self.returns[self.begins] = 0.0
+        return self.begins
+
+    def turn(self, frames: NDArray[np.uint8]) -> Turn:
+        return Turn(frames, self.begins.copy(), self.playing.copy(), self.seeds.copy(), self.steps.copy())
+
+    def advance(self, result: StepResult, mode: str) -> tuple[NDArray[np.bool_], dict[tuple[str, int], Episode]]:
+        """Books one step; returns which environments ended and their episodes."""
+        self.returns[self.playing] += result.rewards[self.playing]
+        self.steps[self.playing] += 1
+        ended = self.playing & (result.terminated | result.truncated)
+        finished = {
+            (self.games[i], int(self.seeds[i])): Episode(
+                game=self.games[i],
+                seed=int(self.seeds[i]),
+                mode=mode,
+                episode_return=float(self.returns[i]),
+                length=int(self.steps[i]),
+                terminated=bool(result.terminated[i]),
+                truncated=bool(result.truncated[i] and not result.terminated[i]),
+            )
+            for i in np.flatnonzero(ended)
+        }
+        return ended, finished
+
+
+def episode_seeds(seed: int, games: Sequence[str], episodes: int) -> dict[str, list[int]]:
+    """The seeds of every game's episodes: seed, seed + 1, …; the same for every mode of play, so that modes compare."""
+    return {game: list(range(seed, seed + episodes)) for game in games}
+
+
+def play(
+    environments: AtariEnvironments,
+    policy: Policy,
+    seeds: Mapping[str, Sequence[int]],
+    *,
+    mode: str,
+    random_action_probability: float = 0.0,
+    film_decisions: int = 0,
+    progress: bool = True,
+) -> Rollout:
+    """Plays one episode for every seed of every game, each to its end.
+
+    An environment whose episode ends takes its game's next seed; when none is left it idles. With
+    `random_action_probability` a uniform legal action is played instead of the chosen one. Chances depend on the
+    episode's seed and step only. The first `film_decisions` frames of each game's first episode are kept as a film.
+
+    Raises:
+        ValueError: a game has seeds but no environment, or the same seed twice.
+    """
+    _check(environments.games, seeds)
+    seats = _Seats(environments.games, seeds)
+    begins = seats.fill(np.ones(environments.num_envs, bool))
+    frames = environments.reset(None, seats.seeds.tolist())
+    camera = FilmCamera(environments.games, begins, mode, film_decisions)
+    finished: dict[tuple[str, int], Episode] = {}
+    decisions, started = 0, time.perf_counter()
+    total = sum(len(wanted) for wanted in seeds.values())
+    with tqdm(total=total, desc=mode, unit="episode", disable=not progress) as bar:
+        while seats.playing.any():
+            turn = seats.turn(frames)
+            actions = _with_chance(policy.act(turn), turn, environments.legal, random_action_probability)
+            policy.record(actions)
+            result = environments.step(actions)
+            camera.shoot(turn.frames, actions, result.rewards)
+            ended, episodes = seats.advance(result, mode)
+            camera.cut(ended)
+            finished |= episodes
+            decisions += int(turn.playing.sum())
+            frames = result.frames
+            begins = seats.fill(ended) if ended.any() else seats.fill(np.zeros_like(ended))
+            if begins.any():
+                frames = environments.reset(begins, seats.seeds.tolist())
+            bar.update(len(episodes))
+            bar.set_postfix_str(f"{decisions / (time.perf_counter() - started):.0f} decisions/s", refresh=False)
+    ordered = tuple(finished[game, seed] for game, wanted in seeds.items() for seed in wanted)
+    return Rollout(ordered, camera.films(), decisions, time.perf_counter() - started)
+
+
+def _check(games: Sequence[str], seeds: Mapping[str, Sequence[int]]) -> None:
+    for game, wanted in seeds.items():
+        if wanted and game not in games:
+            raise ValueError(f"no environment plays {game}")
+        if len(set(wanted)) != len(wanted):
+            raise ValueError(f"a seed of {game} is given twice")
+
+
+def _with_chance(
+    actions: NDArray[np.int64], turn: Turn, legal: NDArray[np.bool_], probability: float
+) -> NDArray[np.int64]:
+    chosen = np.where(turn.playing, actions, 0)
+    if probability <= 0:
+        return chosen
+    replaced = turn.playing & (uniform(turn.seeds, turn.steps, _WHETHER_RANDOM) < probability)
+    return np.where(replaced, random_legal_actions(legal, uniform(turn.seeds, turn.steps, _WHICH_RANDOM)), chosen)

@@ -1,0 +1,207 @@
+"""The report's parts beside the scores: films, evidence about the world model, strips, curves, conditions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from jowa.evaluation import page
+from jowa.evaluation.curves import Curve
+from jowa.evaluation.film import DECISIONS_PER_SECOND, Film, encode_film
+from jowa.evaluation.pictures import Strip, strip_png
+from jowa.evaluation.plots import training_curve
+from jowa.evaluation.results import Results, plain
+from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence
+
+_CURVES_SHOWN = 9
+
+
+def films(shots: Sequence[Film]) -> str:
+    """The games being played."""
+    if not shots:
+        return ""
+    explanation = (
+        "Each game's first episode from its beginning, at the game's own speed (15 agent steps, 60 frames a "
+        "second), in the 84×84 grey pixels the model is given."
+    )
+    if any(film.seen is not None for film in shots):
+        explanation += " Left the screen, right what is left of it in the 36 codes that the model really sees."
+    figures = "".join(
+        f"<figure>{_player(film)}<figcaption>{escape(_caption(film))}</figcaption></figure>" for film in shots
+    )
+    return page.section("Watch it play", explanation, f'<div class="films">{figures}</div>')
+
+
+def _player(film: Film) -> str:
+    clip = encode_film(film)
+    address = page.data_url(clip.media_type, clip.data)
+    if clip.media_type.startswith("video/"):
+        return f'<video controls loop muted playsinline autoplay src="{address}"></video>'
+    return f'<img alt="{escape(film.game)} being played" src="{address}">'
+
+
+def _caption(film: Film) -> str:
+    steps = len(film.actions)
+    points = page.number(float(film.rewards.sum()))
+    return f"{film.game}, {film.mode}: {steps:,} agent steps ({steps / DECISIONS_PER_SECOND:.0f} s), {points} points in them"
+
+
+def world_model(evidence: Sequence[WorldModelEvidence]) -> str:
+    """What the model predicts of episodes it was not trained on."""
+    if not evidence:
+        return ""
+    codes = page.table(
+        ["Codes right", "Next code", "Imagined frame", "Copying", "Next code", "Imagined frame", "Cells that change"],
+        [_code_row(one) for one in evidence],
+    )
+    events = page.table(
+        ["Rewards and ends", "Reward F1", "Positive reward F1", "Negative reward F1", "Termination F1"],
+        [_event_row(one) for one in evidence],
+    )
+    explanation = (
+        "On <b>held-out episodes</b>, one agent step ahead. A screen is a 6×6 grid of codes; <b>copying</b> "
+        "repeats the last screen's code in each cell, which is right wherever nothing moves. <b>Next code</b>: "
+        "each code is predicted from the true codes before it, its own screen's included. <b>Imagined frame</b>: "
+        "all 36 codes are decoded one after the other from the model's own choices, as planning does. The second "
+        "pair counts only the <b>cells that change</b>, where copying is never right."
+    )
+    more = (
+        '<p class="note">Whether the model knows at an action that a reward or the end follows. <b>Precision</b> (P) is the '
+        "share of announced events that happened, <b>recall</b> (R) the share of events that were announced, "
+        "<b>F1</b> their harmonic mean; n is how often it happened. The reward's F1 is the mean over positive and "
+        "negative rewards, as far as they occur. A dash: it never occurred in the held-out steps.</p>"
+    )
+    return page.section("Does it know the world?", explanation, codes, more, events)
+
+
+def _code_row(evidence: WorldModelEvidence) -> list[str]:
+    next_code, imagined = evidence.next_code, evidence.imagined
+    return [
+        page.cell(evidence.game, f"{evidence.steps:,} agent steps"),
+        page.cell(page.share(next_code.accuracy), _frames(next_code)),
+        page.cell(page.share(imagined.accuracy), _frames(imagined)),
+        page.cell(page.share(next_code.copy), f"{page.share(imagined.copy)} of imagined"),
+        page.cell(page.share(next_code.accuracy_on_changed), "where it changes"),
+        page.cell(page.share(imagined.accuracy_on_changed), "where it changes"),
+        page.cell(page.share(next_code.changed), "of all cells"),
+    ]
+
+
+def _frames(score: CodeScore) -> str:
+    return f"{score.frames:,} screens"
+
+
+def _event_row(evidence: WorldModelEvidence) -> list[str]:
+    negative, _, positive = evidence.reward
+    macro = "–" if evidence.reward_macro_f1 is None else f"{evidence.reward_macro_f1:.2f}"
+    return [
+        page.cell(evidence.game, f"{evidence.steps:,} agent steps"),
+        page.cell(macro, "mean over signs"),
+        _class_cell(positive),
+        _class_cell(negative),
+        _class_cell(evidence.termination),
+    ]
+
+
+def _class_cell(score: ClassScore) -> str:
+    def two(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    return page.cell(two(score.f1), f"P {two(score.precision)}, R {two(score.recall)}, n = {score.positives:,}")
+
+
+def strips(drawn: Sequence[Strip], pictures: Sequence[Path]) -> str:
+    """Real, reconstructed and dreamed frames, and the pictures the training run left."""
+    if not drawn and not pictures:
+        return ""
+    explanation = (
+        "A column is an agent step. <b>Screen</b>: what happened, in a held-out episode. <b>Codes</b>: what the "
+        "tokenizer keeps of it. <b>Dream</b>: before the gap the given screens; after it the model's own "
+        "continuation, told nothing but the actions that were played."
+    )
+    figures = [_strip_figure(strip) for strip in drawn]
+    if pictures:
+        images = "".join(
+            f'<figure class="strip"><img alt="{escape(path.stem)}" src="{page.data_url("image/png", path.read_bytes())}">'
+            f"<figcaption>{escape(path.stem)}</figcaption></figure>"
+            for path in pictures
+        )
+        figures.append(page.details(f"Pictures from training ({len(pictures)})", images))
+    return page.section("What it sees and dreams", explanation, *figures)
+
+
+def _strip_figure(strip: Strip) -> str:
+    address = page.data_url("image/png", strip_png(strip))
+    names = "".join(f"<span>{name}</span>" for name in ("Screen", "Codes", "Dream"))
+    return (
+        f'<figure><h3>{escape(strip.game)}</h3><div class="rows"><div class="names">{names}</div>'
+        f'<div class="strip"><img alt="{escape(strip.game)}: screens, codes and dream" src="{address}"></div></div></figure>'
+    )
+
+
+def training(curves: Sequence[Curve]) -> str:
+    """How training went."""
+    if not curves:
+        return ""
+    metrics: dict[str, list[Curve]] = {}
+    for curve in curves:
+        metrics.setdefault(curve.name, []).append(curve)
+    figures = [
+        f'<div class="card"><h3>{escape(name)}</h3>{training_curve(name, parts)}</div>'
+        for name, parts in metrics.items()
+    ]
+    stages = list(dict.fromkeys(curve.stage for curve in curves))
+    colours = ["greedy", "planning"]
+    legend = "".join(
+        f'<span><i style="background: var(--{colours[index % 2]})"></i>{escape(stage)}</span>'
+        for index, stage in enumerate(stages)
+        if stage
+    )
+    explanation = (
+        "Every metric the run logged, over training steps (updates of the weights), its stages one after the other "
+        "with a dashed line between. Curves of more than 200 points show averages over equal spans."
+    )
+    content = [f'<div class="legend">{legend}</div>', _grid(figures[:_CURVES_SHOWN])]
+    if len(figures) > _CURVES_SHOWN:
+        content.append(page.details(f"{len(figures) - _CURVES_SHOWN} more metrics", _grid(figures[_CURVES_SHOWN:])))
+    return page.section("Training", explanation, *content)
+
+
+def _grid(figures: Sequence[str]) -> str:
+    return f'<div class="grid">{"".join(figures)}</div>'
+
+
+def conditions(results: Results) -> str:
+    """Under which rules, with which software and settings."""
+    skip = results.protocol.get("frame_skip", 4)
+    explanation = (
+        f"An <b>agent step</b> is one decision: the action is held for {skip} <b>frames</b> of the emulator, which "
+        "shows 60 a second. Caps on an episode's length are in frames, lengths of episodes in agent steps. The "
+        "same seeds are played in every way, and an episode depends on its seed alone."
+    )
+    modes = [
+        (f"{mode.mode}", f"{_settings(mode.planner) or 'no settings'}; {mode.decisions_per_second:,.0f} decisions/s, "
+         f"{mode.decisions:,} decisions in {mode.seconds:,.0f} s")
+        for mode in results.modes
+    ]  # fmt: skip
+    rules = [("Command", results.command), ("First seed", str(results.seed)), *_pairs(results.protocol)]
+    return page.section(
+        "How it was measured",
+        explanation,
+        page.details("Rules and seeds", page.definitions(rules)),
+        page.details("Ways of playing", page.definitions(modes)),
+        page.details("Software", page.definitions(_pairs(results.versions))),
+        page.details("ROMs (MD5)", page.definitions(_pairs(results.roms))) if results.roms else "",
+        page.details("Configuration", f"<pre>{escape(json.dumps(plain(results.config), indent=2))}</pre>"),
+    )
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(str(key).replace("_", " "), str(value)) for key, value in values.items()]

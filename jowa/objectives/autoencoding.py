@@ -1,0 +1,26 @@
+"""The tokenizer's losses (paper, appendix on the VQ-VAE; van den Oord et al. 2017)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+COMMITMENT = 1.0
+
+
+def autoencoding_losses(
+    x: Tensor, reconstruction: Tensor, latents: Tensor, nearest: Tensor, weight: Tensor
+) -> dict[str, Tensor]:
+    """Sums over frames of each frame's mean; divide by the sum of `weight`.
+
+    x, reconstruction (N, 1, 84, 84) in [−1, 1]; latents, nearest (N, C, 6, 6); weight (N,): 0 leaves a frame out.
+    """
+
+    def total(values: Tensor) -> Tensor:
+        return (values.float().flatten(1).mean(1) * weight).sum()
+
+    codebook = total((latents.detach() - nearest).square())
+    commitment = total((latents - nearest.detach()).square())
+    return {
+        "reconstruction": total((x - reconstruction).abs()),
+        "quantisation": codebook + COMMITMENT * commitment,
+    }

@@ -1,0 +1,26 @@
+"""No planning: the best legal action by expected Q at the present frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jowa.planning.dream import Context, Dream, Nodes
+from jowa.planning.planner import Plan, legal_q
+
+
+class Greedy:
+    """Plays the legal action of highest expected Q; the lowest one of several equal ones."""
+
+    @torch.inference_mode()
+    def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
+        """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
+        root = dream.reset(context)
+        return greedy_plan(root, legal.to(root.q.device))
+
+
+def greedy_plan(root: Nodes, legal: Tensor) -> Plan:
+    """The plan that looks no step ahead: its one future an environment is the present frame itself."""
+    # A stable sort, because max and argmax promise nothing about which of several equal values they return.
+    values, order = legal_q(root.q[:, 0], legal).sort(dim=-1, descending=True, stable=True)
+    return Plan(order[:, 0], root.q[:, 0], values[:, :1], order[:, :1], root.ids)

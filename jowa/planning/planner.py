@@ -1,0 +1,43 @@
+"""What a planner gives back, and the rule all planners share: an illegal action never wins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from jowa.planning.dream import Context, Dream
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Decisions for N environments, and the imagined futures they were chosen among.
+
+    Attributes:
+        actions: (N,) int64, the actions to play, in the full action set.
+        root_q: (N, A) float, expected Q at the present frame, unmasked.
+        scores: (N, R) float, the values of the futures kept to the end, best first; -inf where an environment had
+            fewer than R. Greedy play keeps one.
+        first_actions: (N, R) int64, the action each of these futures begins with.
+        ids: (N, R) int64, the dream's node each of them ends in; valid until the dream is reset.
+    """
+
+    actions: Tensor
+    root_q: Tensor
+    scores: Tensor
+    first_actions: Tensor
+    ids: Tensor
+
+
+class Planner(Protocol):
+    """Chooses actions for N environments at once."""
+
+    def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
+        """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
+
+
+def legal_q(q: Tensor, legal: Tensor) -> Tensor:
+    """Expected Q (N, ..., A) with -inf at the illegal actions of `legal` (N, A)."""
+    between = (1,) * (q.dim() - legal.dim())
+    return q.masked_fill(~legal.view(legal.shape[0], *between, legal.shape[1]), float("-inf"))

@@ -1,0 +1,228 @@
+"""Beam search against brute force and against an independent reference, on batches of random small MDPs."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from toy_mdp import ACTIONS, ToyDream, ToyMDP, random_legal, toy_context
+
+from jowa.errors import UserError
+from jowa.planning.beam_search import BeamSearch
+from jowa.planning.config import PlannerConfig, check_planner, make_planner
+from jowa.planning.greedy import Greedy
+from jowa.planning.planner import Plan
+
+seeds = st.integers(0, 10**6)
+
+
+def random_problem(seed: int, count: int, most: int, grid: float | None = None, ends: float = 0.25):
+    mdp = ToyMDP.random(seed, count, grid=grid, ends=ends)
+    states = torch.randint(mdp.q.shape[1], (count,), generator=torch.Generator().manual_seed(seed))
+    return mdp, states, random_legal(seed, count, most)
+
+
+def allowed(legal: torch.Tensor, environment: int) -> list[int]:
+    return legal[environment].nonzero()[:, 0].tolist()
+
+
+def value(mdp: ToyMDP, n: int, state: int, sequence: tuple[int, ...], actions: list[int], gamma: float, stop: bool):
+    """The worth of one sequence of actions: discounted rewards, and the best legal Q where it leads."""
+    total = 0.0
+    for step, action in enumerate(sequence):
+        total += gamma**step * mdp.reward[n, state, action].item()
+        if stop and mdp.end[n, state, action]:
+            return total
+        state = mdp.following[n, state, action].item()
+    return total + gamma ** len(sequence) * max(mdp.q[n, state, a].item() for a in actions)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds, horizon=st.integers(0, 3), stop=st.booleans(), gamma=st.sampled_from([1.0, 0.99, 0.5]))
+def test_a_beam_that_prunes_nothing_is_brute_force(seed: int, horizon: int, stop: bool, gamma: float) -> None:
+    most = 3
+    mdp, states, legal = random_problem(seed, 4, most)
+    plan = BeamSearch(most**horizon, horizon, gamma, stop).plan(ToyDream(mdp), toy_context(states), legal)
+    for n in range(4):
+        actions = allowed(legal, n)
+        sequences = list(itertools.product(actions, repeat=horizon))
+        worth = [value(mdp, n, states[n].item(), s, actions, gamma, stop) for s in sequences]
+        assert plan.scores[n, 0].item() == pytest.approx(max(worth))
+        if horizon:
+            best = {s[0] for s, w in zip(sequences, worth, strict=True) if w >= max(worth) - 1e-12}
+            assert plan.actions[n].item() in best
+        if not stop and horizon:
+            kept = plan.scores[n][plan.scores[n] > -torch.inf]
+            assert torch.allclose(kept, torch.tensor(sorted(worth, reverse=True), dtype=torch.float64))
+
+
+def reference_beam(mdp: ToyMDP, n: int, state: int, actions: list[int], search: BeamSearch) -> list[dict]:
+    """Beam search for one environment, written for reading."""
+    beam = [{"state": state, "return": 0.0, "ended": False, "first": None, "score": 0.0}]
+    for step in range(search.horizon):
+        children = []
+        for node in beam:
+            q = mdp.q[n, node["state"]].tolist()
+            ranked = sorted(actions, key=lambda a: -q[a])[: search.width]
+            for action in ranked[:1] if node["ended"] else ranked:
+                child = dict(node, state=mdp.following[n, node["state"], action].item())
+                if step == 0:
+                    child["first"] = action
+                if not node["ended"]:
+                    child["return"] += search.gamma**step * mdp.reward[n, node["state"], action].item()
+                    child["ended"] = search.respect_termination and bool(mdp.end[n, node["state"], action])
+                child["score"] = child["return"]
+                if not child["ended"]:
+                    leaf = max(mdp.q[n, child["state"], a].item() for a in actions)
+                    child["score"] += search.gamma ** (step + 1) * leaf
+                children.append(child)
+        beam = sorted(children, key=lambda child: -child["score"])[: search.width]
+    return beam
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=seeds,
+    width=st.integers(1, 6),
+    horizon=st.integers(1, 4),
+    stop=st.booleans(),
+    gamma=st.sampled_from([1.0, 0.99, 0.5]),
+    grid=st.sampled_from([None, 0.5]),
+    most=st.sampled_from([1, 2, 4, 18]),
+)
+def test_a_narrow_beam_is_the_reference_ties_included(
+    seed: int, width: int, horizon: int, stop: bool, gamma: float, grid: float | None, most: int
+) -> None:
+    mdp, states, legal = random_problem(seed, 3, most, grid)
+    search = BeamSearch(width, horizon, gamma, stop)
+    dream = ToyDream(mdp)
+    plan = search.plan(dream, toy_context(states), legal)
+    assert dream.expansions == horizon
+    for n in range(3):
+        beam = reference_beam(mdp, n, states[n].item(), allowed(legal, n), search)
+        assert plan.actions[n].item() == beam[0]["first"]
+        assert plan.scores[n, : len(beam)].tolist() == [node["score"] for node in beam]
+        assert plan.first_actions[n, : len(beam)].tolist() == [node["first"] for node in beam]
+        leaves = dream.states[n, plan.ids[n, : len(beam)]]
+        assert leaves.tolist() == [node["state"] for node in beam]
+        assert (plan.scores[n, len(beam) :] == -torch.inf).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, width=st.integers(1, 5), horizon=st.integers(0, 3), stop=st.booleans())
+def test_many_at_once_is_one_by_one(seed: int, width: int, horizon: int, stop: bool) -> None:
+    mdp, states, legal = random_problem(seed, 6, 5, grid=0.5)
+    search = BeamSearch(width, horizon, 0.99, stop)
+    together = search.plan(ToyDream(mdp), toy_context(states), legal)
+    for n in range(6):
+        alone = search.plan(ToyDream(mdp.one(n)), toy_context(states[n : n + 1]), legal[n : n + 1])
+        for name, part in vars(together).items():
+            assert torch.equal(part[n : n + 1], getattr(alone, name)), name
+
+
+@given(seed=seeds, planner=st.sampled_from([Greedy(), BeamSearch(3, 0)]))
+@settings(max_examples=20, deadline=None)
+def test_no_horizon_is_the_best_legal_action(seed: int, planner: Greedy | BeamSearch) -> None:
+    mdp, states, legal = random_problem(seed, 5, 18, grid=0.5)
+    dream = ToyDream(mdp)
+    plan = planner.plan(dream, toy_context(states), legal)
+    assert dream.expansions == 0
+    for n in range(5):
+        q = mdp.q[n, states[n]]
+        best = max(q[a].item() for a in allowed(legal, n))
+        assert plan.actions[n].item() == min(a for a in allowed(legal, n) if q[a].item() == best)
+        assert plan.scores[n].tolist() == [best]
+        assert torch.equal(plan.root_q[n], q)
+    assert torch.equal(plan.first_actions[:, 0], plan.actions)
+
+
+def test_termination_changes_the_choice_only_when_respected() -> None:
+    """Action 0 promises a high value behind an end, action 1 a small one without."""
+    shape = (1, 2, ACTIONS)
+    q = torch.zeros(shape, dtype=torch.float64)
+    q[0, 0, :2] = torch.tensor([1.0, 0.5])
+    q[0, 1, :2] = torch.tensor([10.0, 9.0])
+    following = torch.ones(shape, dtype=torch.int64)
+    following[0, 0, 1] = 0
+    end = torch.zeros(shape, dtype=torch.bool)
+    end[0, 0, 0] = True
+    mdp = ToyMDP(following, torch.zeros_like(q), end, q)
+    legal = torch.arange(ACTIONS)[None] < 2
+    context = toy_context(torch.tensor([0]))
+    published, sound = (
+        BeamSearch(2, 1, respect_termination=stop).plan(ToyDream(mdp), context, legal) for stop in (False, True)
+    )
+    assert published.actions.tolist() == [0]
+    assert sound.actions.tolist() == [1]
+    assert sound.scores[0].tolist() == pytest.approx([0.99, 0.0])
+
+
+def test_an_ended_future_takes_one_row() -> None:
+    mdp, states, legal = random_problem(3, 8, 4, ends=1.0)
+    plan = BeamSearch(4, 3).plan(ToyDream(mdp), toy_context(states), legal)
+    for n in range(8):
+        first = plan.first_actions[n][plan.scores[n] > -torch.inf].tolist()
+        assert sorted(first) == allowed(legal, n)
+
+
+class OperationCount(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(count: int) -> int:
+    mdp, states, legal = random_problem(0, count, 5)
+    context, dream = toy_context(states), ToyDream(mdp)
+    with OperationCount() as counted:
+        BeamSearch(3, 2).plan(dream, context, legal)
+    return counted.count
+
+
+def test_more_environments_are_not_more_operations() -> None:
+    assert operations(1) == operations(17)
+
+
+def test_planning_never_waits_for_the_host() -> None:
+    """Meta tensors hold no data: reading a value, or a shape that depends on one, raises."""
+    mdp, states, legal = random_problem(0, 4, 5)
+    for planner in (BeamSearch(3, 2), Greedy()):
+        plan: Plan = planner.plan(ToyDream(mdp.to("meta")), toy_context(states).to("meta"), legal.to("meta"))
+        assert plan.actions.shape == (4,)
+        assert plan.actions.is_meta
+
+
+@pytest.mark.parametrize(
+    ("settings_", "key"),
+    [
+        ({"name": "mcst"}, "planner.name"),
+        ({"width": 0}, "planner.width"),
+        ({"horizon": -1}, "planner.horizon"),
+        ({"gamma": 0.0}, "planner.gamma"),
+        ({"gamma": 1.01}, "planner.gamma"),
+        ({"context": 0}, "planner.context"),
+        ({"context": 9, "horizon": 0}, "planner.context"),
+        ({"horizon": 8, "context": 1}, "planner.horizon"),
+        ({"horizon": 3, "context": 6}, "planner.horizon"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(settings_: dict, key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        check_planner(PlannerConfig(**settings_))
+
+
+def test_possible_settings_make_their_planner() -> None:
+    for config in (PlannerConfig(), PlannerConfig(horizon=7, context=1), PlannerConfig("greedy", context=8)):
+        check_planner(config)
+    assert isinstance(make_planner(PlannerConfig("greedy")), Greedy)
+    search = make_planner(PlannerConfig("beam", 4, 3, gamma=0.9, respect_termination=False))
+    assert isinstance(search, BeamSearch)
+    assert (search.width, search.horizon, search.gamma, search.respect_termination) == (4, 3, 0.9, False)

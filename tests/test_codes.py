@@ -1,0 +1,191 @@
+"""The code cache: made once, whole or not at all, and never mistaken for another's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jowa.data.codes import CodeCache, build_codes, codes_path
+from jowa.data.sequences import SequenceDataset
+from jowa.data.store import EpisodeStore, EpisodeWriter
+from jowa.errors import UserError
+
+GAMES = {"Pong": [9, 30], "Boxing": [17]}
+
+
+def record(folder, game, lengths, seed=0):
+    random = np.random.default_rng(seed)
+    with EpisodeWriter(folder, game, provenance={}, append=True) as writer:
+        for length in lengths:
+            writer.append(random.integers(1, 256, (length, 84, 84), np.uint8), np.zeros(length, np.uint8),
+                          np.zeros(length, np.float32), terminated=True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    for game, lengths in GAMES.items():
+        record(tmp_path, game, lengths)
+    return EpisodeStore(tmp_path)
+
+
+def encode(frames):
+    """A tokenizer of four codes, each a number that needs 11 bits."""
+    assert frames.dtype == torch.uint8 and frames.shape[1:] == (1, 84, 84)
+    return frames[:, 0, :2, :2].reshape(-1, 4).long() * 8 + 7
+
+
+def build(store, tokenizer="abc123"):
+    return {game: build_codes(store, game, tokenizer, encode, chunk=7) for game in store.games}
+
+
+def leftovers(store):
+    return list((store.folder / "codes").rglob("*.tmp"))
+
+
+def test_codes_equal_encoding_directly(store):
+    paths = build(store)
+    cache = CodeCache.open(store, "abc123")
+    for game, lengths in GAMES.items():
+        rows = np.arange(sum(lengths))
+        direct = encode(torch.from_numpy(store.read_frames(game, rows)[:, None])).numpy()
+        assert cache.read(game, rows).dtype == np.int64
+        assert np.array_equal(cache.read(game, rows), direct)
+        windows = np.array([[0, 1, 2], [5, 6, 7]])
+        assert np.array_equal(cache.read(game, windows), direct[windows])
+        provenance = json.loads(paths[game].with_suffix(".json").read_text())
+        assert provenance["tokenizer"] == "abc123" and provenance["data"] == store.fingerprint(game)
+        assert np.load(paths[game]).dtype == np.uint16
+    for outside in (-1, 39):
+        with pytest.raises(IndexError):
+            cache.read("Pong", np.array([outside]))
+
+
+def test_batches_of_codes_equal_encoded_batches_of_frames(store):
+    build(store)
+    cache = CodeCache.open(store, "abc123")
+    frames = SequenceDataset(store)
+    codes = SequenceDataset(store, codes=cache)
+    both = SequenceDataset(store, codes=cache, with_frames=True)
+    indices = np.random.default_rng(0).permutation(len(frames))
+    left, right = frames.batch(indices), codes.batch(indices)
+    assert left.codes is None and right.frames is None
+    assert right.codes.shape == (len(indices), 8, 4) and right.codes.dtype == torch.int64
+    direct = encode(left.frames.flatten(0, 1)).unflatten(0, (len(indices), 8))
+    assert torch.equal(right.codes[left.valid], direct[left.valid])
+    assert not right.codes[~left.valid].any() and (~left.valid).any()
+    assert torch.equal(both.batch(indices).frames, left.frames)
+    assert torch.equal(both.batch(indices).codes, right.codes)
+
+
+def test_a_cache_is_made_once(store):
+    paths = build(store)
+
+    def refuse(frames):
+        raise AssertionError("encoded again")
+
+    for game in store.games:
+        before = paths[game].stat().st_mtime_ns
+        assert build_codes(store, game, "abc123", refuse) == paths[game]
+        assert paths[game].stat().st_mtime_ns == before
+
+
+def test_other_tokenizers_and_other_data_get_other_caches(store):
+    build(store)
+    with pytest.raises(UserError, match=r"data\.path"):
+        CodeCache.open(store, "def456")
+    before = codes_path(store, "Pong", "abc123")
+    record(store.folder, "Pong", [5], seed=1)
+    longer = EpisodeStore(store.folder)
+    assert codes_path(longer, "Pong", "abc123") != before
+    assert codes_path(longer, "Boxing", "abc123") == codes_path(store, "Boxing", "abc123")
+    build(longer)
+    assert len(CodeCache.open(longer, "abc123").read("Pong", np.arange(44))) == 44
+    assert EpisodeStore(store.folder).games == ("Boxing", "Pong"), "the caches' folder is no game"
+
+
+def test_a_failing_build_leaves_nothing(store):
+    def fail(frames):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        build_codes(store, "Pong", "abc123", fail)
+    assert not leftovers(store) and not codes_path(store, "Pong", "abc123").exists()
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda frames: encode(frames)[:-1],
+    lambda frames: encode(frames).float(),
+    lambda frames: encode(frames) - 100_000,
+    lambda frames: encode(frames) + 100_000,
+    lambda frames: encode(frames).flatten(),
+    lambda frames: encode(frames)[:, : 3 if len(frames) < 7 else 4],
+])
+def test_wrong_codes_are_refused(store, wrong):
+    with pytest.raises(ValueError):
+        build_codes(store, "Pong", "abc123", wrong, chunk=7)
+    assert not codes_path(store, "Pong", "abc123").exists()
+
+
+KILLED_BUILD = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_codes import encode
+from jowa.data.codes import build_codes
+from jowa.data.store import EpisodeStore
+chunks = 0
+def dying(frames):
+    global chunks
+    chunks += 1
+    if chunks == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(frames)
+build_codes(EpisodeStore({folder!r}), "Pong", "abc123", dying, chunk=7)
+"""
+
+
+def test_a_killed_build_is_started_over(store):
+    script = KILLED_BUILD.format(tests=str(Path(__file__).parent), folder=str(store.folder))
+    process = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert len(leftovers(store)) == 1 and not codes_path(store, "Pong", "abc123").exists()
+    build(store)
+    assert not leftovers(store)
+    direct = encode(torch.from_numpy(store.read_frames("Pong", slice(0, 39))[:, None])).numpy()
+    assert np.array_equal(CodeCache.open(store, "abc123").read("Pong", np.arange(39)), direct)
+
+
+def test_two_processes_build_once(store):
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import time\nfrom test_codes import encode\n"
+        "from jowa.data.codes import build_codes\nfrom jowa.data.store import EpisodeStore\n"
+        "def slow(frames):\n    time.sleep(0.1)\n    print('chunk')\n    return encode(frames)\n"
+        f"build_codes(EpisodeStore({str(store.folder)!r}), 'Pong', 'abc123', slow, chunk=7)\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    chunks = sum(process.communicate(timeout=60)[0].count("chunk") for process in processes)
+    assert all(process.returncode == 0 for process in processes)
+    assert chunks == 6, "39 frames in chunks of 7, once"
+    build(store)
+
+
+def test_a_damaged_cache_says_what_to_do(store):
+    path = build(store)["Pong"]
+    os.truncate(path, path.stat().st_size - 1)
+    for attempt in (lambda: CodeCache.open(store, "abc123"), lambda: build(store)):
+        with pytest.raises(UserError, match="delete"):
+            attempt()
+    np.save(path, np.zeros((3, 4), np.uint16))
+    with pytest.raises(UserError, match="delete"):
+        CodeCache.open(store, "abc123")
+
+
+def test_a_hash_cannot_lead_elsewhere(store):
+    with pytest.raises(ValueError):
+        codes_path(store, "Pong", "../x")
