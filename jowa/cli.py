@@ -43,7 +43,8 @@ def load_config(schema: type[Config], name: str, overrides: Sequence[str]) -> Co
         with initialize_config_dir(config_dir=str(config_folder()), version_base=None):
             composed = compose(config_name=name, overrides=list(overrides))
         _require_values(composed)
-        result: Any = OmegaConf.to_object(composed)
+        # Merging once more refuses what `+key=value` smuggled past the schema.
+        result: Any = OmegaConf.to_object(OmegaConf.merge(node, OmegaConf.to_container(composed)))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_sentence(error, schema)) from error
     return result
@@ -71,7 +72,11 @@ def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
 def _thaw(node: Container) -> None:
     """Frozen dataclasses become read-only nodes; presets and overrides must still reach them."""
     OmegaConf.set_readonly(node, None)
-    keys: Any = node.keys() if isinstance(node, DictConfig) else range(len(node)) if isinstance(node, ListConfig) else ()
+    keys: list[Any] = []
+    if isinstance(node, DictConfig):
+        keys = list(node.keys())
+    elif isinstance(node, ListConfig):
+        keys = list(range(len(node)))
     for key in keys:
         child = node._get_node(key)
         if isinstance(child, Container) and not child._is_none() and not child._is_missing():
@@ -88,7 +93,7 @@ def _known_keys(node: Any, prefix: str = "") -> list[str]:
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
         return []
     keys = []
-    for key in node:
+    for key in map(str, node):
         keys.append(f"{prefix}{key}")
         keys += _known_keys(node._get_node(key), f"{prefix}{key}.")
     return keys
@@ -112,6 +117,11 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
         return f"There is no preset '{option.group(1)}'" + (f"; choose one of: {names}." if names else ".")
     key = getattr(cause, "full_key", None)
     first = str(cause).strip().splitlines()[0]
+    group = re.search(r"Could not override '(\w+)'. No match in the defaults list", text)
+    if group:
+        return f"'{group.group(1)}' isn't chosen by default: write +{group.group(1)}=… with a plus."
+    if "parsing override" in first:
+        return f"{first}: write it as key=value."
     return f"Configuration key '{key}': {first}" if key else f"Configuration: {first}"
 
 
@@ -119,6 +129,9 @@ def _help(name: str, main: Callable[..., Any]) -> str:
     summary = (sys.modules[main.__module__].__doc__ or "").strip()
     module = {"record": "data.record"}.get(name, name)
     groups = sorted(folder.name for folder in config_folder().iterdir() if folder.is_dir())
-    presets = [f"  {group}: {', '.join(sorted(p.stem for p in (config_folder() / group).glob('*.yaml')))}" for group in groups]
+    presets = []
+    for group in groups:
+        names = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        presets.append(f"  {group}: {', '.join(names)}")
     usage = f"usage: python -m jowa.{module} [key=value …]   (--cfg prints every key and its value)"
     return "\n".join([summary, "", usage, "", "presets, chosen by group=name (exp by +exp=name):", *presets])

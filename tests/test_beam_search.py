@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy_mdp import ACTIONS, ToyDream, ToyMDP, random_legal, toy_context
 
@@ -217,6 +219,15 @@ def test_planning_never_waits_for_the_host() -> None:
 def test_impossible_settings_are_refused_by_name(settings_: dict, key: str) -> None:
     with pytest.raises(UserError, match=key):
         check_planner(PlannerConfig(**settings_))
+
+
+@pytest.mark.parametrize("name", ["greedy", "beam"])
+def test_presets_are_possible_settings(name: str) -> None:
+    preset = OmegaConf.load(Path(__file__).parents[1] / "configs" / "planner" / f"{name}.yaml")
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PlannerConfig), preset))
+    assert isinstance(config, PlannerConfig)
+    assert config.name == name
+    check_planner(config)
 
 
 def test_possible_settings_make_their_planner() -> None:

@@ -25,6 +25,7 @@ class Batch:
         ends: (B, L) bool, True where the game terminated after the step (a truncated episode has no end).
         valid: (B, L) bool, True where the row is a real step and not padding.
         tasks: (B,) int64 task ids, the games' indices in alphabetical order.
+        imagined: (B,) bool, True for sequences a model dreamed; None when all are real.
     """
 
     frames: Tensor | None
@@ -34,10 +35,15 @@ class Batch:
     ends: Tensor
     valid: Tensor
     tasks: Tensor
+    imagined: Tensor | None = None
 
     def __len__(self) -> int:
         """B, the number of sequences."""
         return int(self.actions.shape[0])
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """Some of the sequences."""
+        return self._map(lambda part: part[rows])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device; frames stay uint8."""

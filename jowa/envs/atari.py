@@ -76,7 +76,7 @@ class AtariEnvironments:
     def reset(
         self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None
     ) -> NDArray[np.uint8]:
-        """Begin a new episode in the environments where `mask` (N,) is True (None: in all); the others stay as they are.
+        """Begin a new episode where `mask` (N,) is True (None: everywhere); the other environments stay as they are.
 
         Args:
             mask: (N,) bool. The very first call resets all.
@@ -91,7 +91,7 @@ class AtariEnvironments:
         chosen = chosen | (self._episodes < 0)
         for index in np.flatnonzero(chosen):
             if seeds is not None:
-                self._seeds[index], self._episodes[index] = int(seeds[index]), -1
+                self._seeds[index], self._episodes[index] = int(seeds[int(index)]), -1
             self._episodes[index] += 1
         for game, own in self._members.items():
             slots = np.flatnonzero(chosen[own])

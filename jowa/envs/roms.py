@@ -23,7 +23,7 @@ def rom_path(game: str, rom_dir: str | None = None) -> Path:
         raise UserError(f"There is no ROM {path} for {game}: set protocol.rom_dir to a folder that has it, or to null.")
     size = path.stat().st_size
     if size < _SMALLEST or size % _SMALLEST:
-        raise UserError(f"{path} is no Atari 2600 cartridge ({size} bytes): replace it, or set protocol.rom_dir to null.")
+        raise UserError(f"{path} ({size} bytes) is no Atari cartridge: replace it, or set protocol.rom_dir to null.")
     return path
 
 

@@ -17,6 +17,9 @@ from jowa.envs.protocol import ProtocolConfig, episode_seed
 from jowa.envs.roms import rom_path
 from jowa.games import check_game, legal_actions
 
+# ALE's states lack something that only matters right after a reset, and of the 60 games only here.
+_BEGINNING_CANNOT_BE_RESTORED = ("Qbert",)
+
 
 @dataclass(frozen=True)
 class SingleStep:
@@ -54,6 +57,7 @@ class SingleAtari:
         self._seed = int(seed)
         self._episode = -1
         self._steps = 0
+        self._must_load = protocol.repeat_action_probability > 0.0 or game in _BEGINNING_CANNOT_BE_RESTORED
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
@@ -73,11 +77,11 @@ class SingleAtari:
         self._steps = 0
         emulator_seed = episode_seed(self._seed, self._episode)
         # Without stickiness the seed doesn't reach the emulator, and going back is 100 times faster than loading.
-        if self._beginning is None or self.protocol.repeat_action_probability > 0.0:
+        if self._beginning is None or self._must_load:
             self._beginning = self._load(emulator_seed)
-        state, first = self._beginning
-        self._ale.restoreState(state)
-        np.copyto(self._screens[0], first)
+        else:
+            self._ale.restoreState(self._beginning[0])
+        np.copyto(self._screens[0], self._beginning[1])
         self._play_no_ops(emulator_seed)
         self._screens[1].fill(0)
         return self._frame()
@@ -121,7 +125,11 @@ class SingleAtari:
         return Snapshot(self._ale.cloneState(include_rng=True), self._steps)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a state of this episode; what follows will be as it was after `clone`."""
+        """Go to a state of this or another environment of the same game; what follows will be as it was after `clone`.
+
+        Two things are not part of a state: with stickiness the action that may be repeated first, and Qbert's very
+        first state is not restored exactly.
+        """
         self._ale.restoreState(snapshot.emulator)
         self._steps = snapshot.steps
 

@@ -1,7 +1,9 @@
 """Training curves out of a run's metrics file: one JSON object a line."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NOT_METRICS = ("stage", "step", "time")
-_POINTS = 200
+POINTS = 200
+_HELD_OUT, _LOSS = "held_out/", "loss/"
+_MEANINGS = {
+    "total": "The weighted sum of the stage's losses. Stages sum different ones, so it may jump between them.",
+    "reconstruction": "Mean absolute error of the tokenizer's reconstruction, pixels running from −1 to 1.",
+    "quantisation": "Squared distance between what the tokenizer's encoder says and the codes it is rounded to.",
+    "perceptual": "Distance between screen and reconstruction in the features of an image classifier (LPIPS).",
+    "observation": "Cross-entropy of the next code, in nats a code. Guessing evenly costs the vocabulary's logarithm.",
+    "reward": "Cross-entropy of the next reward's sign, in nats an agent step.",
+    "end": "Cross-entropy of whether the episode ends, in nats an agent step.",
+    "td": "Distance of predicted returns from reward plus discounted later return (temporal difference).",
+    "conservative_all": "The penalty's first half: the soft maximum (logsumexp) of the Q values of all actions.",
+    "conservative_data": "The penalty's second half: minus the Q value of the action in the data.",
+    "speed/sequences_per_second": "Sequences of eight agent steps trained on in a second.",
+    "speed/tokens_per_second": "Tokens (36 codes and an action for each agent step) trained on in a second.",
+    "gradient_norm/model": "Length of the world-action model's gradient before it is clipped.",
+    "gradient_norm/tokenizer": "Length of the tokenizer's gradient before it is clipped.",
+}
 
 
 @dataclass(frozen=True)
@@ -20,6 +39,30 @@ class Curve:
     stage: str
     steps: NDArray[np.float64]
     values: NDArray[np.float64]
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this was measured on held-out episodes."""
+        return self.name.startswith(_HELD_OUT)
+
+    @property
+    def subject(self) -> str:
+        """What was measured, the same for training and held-out data: "loss/td" and "held_out/td" are both "td"."""
+        return self.name.removeprefix(_HELD_OUT).removeprefix(_LOSS)
+
+
+def stage_spans(curves: Sequence[Curve]) -> dict[str, tuple[float, float]]:
+    """From which to which of the run's training steps each stage lasted, in their order, one after the other."""
+    lengths: dict[str, float] = {}
+    for curve in curves:
+        lengths[curve.stage] = max(lengths.get(curve.stage, 0.0), float(curve.steps[-1]))
+    ends = np.cumsum([0.0, *lengths.values()]).tolist()
+    return dict(zip(lengths, pairwise(ends), strict=True))
+
+
+def meaning(subject: str) -> str:
+    """A sentence on what a metric says; empty for one that explains itself."""
+    return _MEANINGS.get(subject, "")
 
 
 def read_curves(path: Path) -> list[Curve]:
@@ -57,5 +100,5 @@ def _is_number(value: Any) -> bool:
 def _thin(name: str, stage: str, points: dict[float, float]) -> Curve:
     steps = np.array(sorted(points))
     values = np.array([points[step] for step in steps])
-    spans = np.array_split(np.arange(len(steps)), min(_POINTS, len(steps)))
+    spans = np.array_split(np.arange(len(steps)), min(POINTS, len(steps)))
     return Curve(name, stage, np.array([steps[s].mean() for s in spans]), np.array([values[s].mean() for s in spans]))

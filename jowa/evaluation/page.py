@@ -50,6 +50,7 @@ p { margin: 0 0 12px; max-width: 76ch; }
 .card .detail { color: var(--muted); font-size: 13px; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 14px;
   margin: 16px 0; }
+.grid .card .detail { margin: 4px 0 6px; line-height: 1.4; }
 .grid .card { padding: 14px 14px 8px; min-width: 0; }
 .grid svg { display: block; width: 100%; height: auto; max-width: 480px; }
 svg text { font-family: inherit !important; }
@@ -62,7 +63,7 @@ tr:last-child td { border-bottom: 0; }
 th { color: var(--muted); font-weight: 500; font-size: 13px; }
 th:first-child, td:first-child { text-align: left; }
 td:first-child { font-weight: 600; }
-td small { display: block; color: var(--muted); font-size: 12px; }
+td small { display: block; font-weight: 400; color: var(--muted); font-size: 12px; }
 .yes { color: var(--good); font-weight: 600; }
 .no { color: var(--muted); }
 .legend { display: flex; flex-wrap: wrap; gap: 6px 18px; font-size: 13px; color: var(--muted); margin: 8px 0 0; }
@@ -76,7 +77,7 @@ figure { margin: 0 0 14px; } figcaption { color: var(--muted); font-size: 13px; 
   margin: 16px 0; }
 .films video, .films img { display: block; width: 100%; border-radius: 6px; background: #000;
   image-rendering: pixelated; }
-.strip { overflow-x: auto; } .strip img { display: block; width: 100%; min-width: 620px; }
+.wide { overflow-x: auto; } .wide img { display: block; width: 100%; min-width: 620px; }
 .rows { display: grid; grid-template-columns: max-content 1fr; gap: 12px; }
 .rows .names { display: grid; grid-template-rows: repeat(3, 1fr); align-items: center; color: var(--muted);
   font-size: 13px; }
@@ -128,6 +129,35 @@ def cell(value: str, detail: str = "") -> str:
 def definitions(items: Sequence[tuple[str, str]]) -> str:
     """Names and values; plain text."""
     return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in items) + "</dl>"
+
+
+def figure(title: str, drawing: str, explanation: str = "") -> str:
+    """A titled drawing (HTML) on a card of its own, with a line of plain text below it."""
+    line = f'<p class="detail">{escape(explanation)}</p>' if explanation else ""
+    return f'<div class="card"><h3>{escape(title)}</h3>{drawing}{line}</div>'
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Names (plain text) and the colours that stand for them."""
+    names = "".join(
+        f'<span><i style="background: var(--{colour})"></i>{escape(name)}</span>' for name, colour in entries
+    )
+    return f'<div class="legend">{names}</div>'
+
+
+def grid(cards: Sequence[str]) -> str:
+    """Cards (HTML) side by side, as many as fit."""
+    return f'<div class="grid">{"".join(cards)}</div>'
+
+
+def image(content: bytes, description: str, media_type: str = "image/png") -> str:
+    """An embedded picture."""
+    return f'<img alt="{escape(description)}" src="{data_url(media_type, content)}">'
+
+
+def captioned(content: str, caption: str) -> str:
+    """Ready HTML with a line of plain text below it."""
+    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def details(summary: str, content: str) -> str:

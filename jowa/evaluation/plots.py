@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jowa.evaluation.curves import Curve
@@ -62,14 +61,15 @@ class Bar:
 def score_bars(game: str, bars: Sequence[Bar]) -> str:
     """Mean returns of one game as bars, with intervals and a dot for every episode."""
     with matplotlib.rc_context(_STYLE | {"axes.grid": True, "svg.hashsalt": game}):
-        figure = Figure(figsize=(4.6, 0.55 + 0.42 * len(bars)))
-        axes = figure.add_axes((0.26, 0.36 / figure.get_figheight(), 0.70, 1 - 0.42 / figure.get_figheight()))
+        height = 0.36 + 0.36 * len(bars)
+        figure = Figure(figsize=(3.6, height))
+        axes = figure.add_axes((0.32, 0.28 / height, 0.66, 1 - 0.32 / height))
         for row, bar in enumerate(bars):
             colour = COLOURS[bar.colour]
             axes.barh(row, bar.value, height=0.62, color=colour, alpha=0.32, linewidth=0)
             axes.plot([bar.value] * 2, [row - 0.31, row + 0.31], color=colour, linewidth=2)
             spread = (np.arange(len(bar.episodes)) % 5 - 2) * 0.1  # dots of equal returns stay countable
-            axes.plot(bar.episodes, row + spread, "o", color=colour, markersize=2.6, alpha=0.55, markeredgewidth=0)
+            axes.plot(bar.episodes, row + spread, "o", color=colour, markersize=3.0, alpha=0.65, markeredgewidth=0)
             if bar.interval is not None:
                 ends = [bar.interval.low, bar.interval.high]
                 axes.plot(ends, [row, row], color=COLOURS["ink"], linewidth=1.4, solid_capstyle="butt")
@@ -83,29 +83,36 @@ def score_bars(game: str, bars: Sequence[Bar]) -> str:
         return _svg(figure, f"bars-{game}", f"{game}: mean return by way of playing")
 
 
-def training_curve(name: str, curves: Sequence[Curve]) -> str:
-    """One metric over training steps, its stages one after the other."""
+def stage_colour(stage: str, stages: Sequence[str]) -> str:
+    """The colour of one of a run's training stages."""
+    return ("greedy", "planning")[stages.index(stage) % 2]
+
+
+def training_curve(name: str, curves: Sequence[Curve], spans: Mapping[str, tuple[float, float]]) -> str:
+    """One metric over the run's training steps; `spans` says from which to which of them each stage lasted.
+
+    Measurements on held-out data are drawn as dots, in ink, over the training curve.
+    """
     with matplotlib.rc_context(_STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
-        figure = Figure(figsize=(4.2, 1.7))
-        axes = figure.add_axes((0.13, 0.17, 0.84, 0.76))
-        start = 0.0
-        for index, curve in enumerate(curves):
-            alone = "o" if len(curve.steps) == 1 else None
-            colour = COLOURS["greedy" if index % 2 == 0 else "planning"]
-            axes.plot(start + curve.steps, curve.values, color=colour, linewidth=1.5, marker=alone, markersize=3)
-            if index:
-                axes.axvline(start, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (3, 3)))
-            start += float(curve.steps[-1])
-        _tidy(axes)
+        figure = Figure(figsize=(3.6, 1.6))
+        axes = figure.add_axes((0.14, 0.17, 0.81, 0.78))
+        for curve in curves:
+            steps = spans[curve.stage][0] + curve.steps
+            if curve.held_out:
+                axes.plot(steps, curve.values, "o-", color=COLOURS["ink"], markersize=2.6, linewidth=0.7)
+            else:
+                marker = "o" if len(steps) == 1 else None
+                colour = COLOURS[stage_colour(curve.stage, list(spans))]
+                axes.plot(steps, curve.values, color=colour, linewidth=1.5, marker=marker, markersize=3)
+        for start, _ in list(spans.values())[1:]:
+            axes.axvline(start, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (3, 3)))
+        axes.tick_params(axis="y", labelcolor=COLOURS["muted"])
+        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="y", nbins=4)
+        end = max(end for _, end in spans.values())
+        axes.set_xlim(-0.02 * end, 1.02 * end)
+        axes.set_axisbelow(True)
         return _svg(figure, f"curve-{name}", f"{name} over training steps")
-
-
-def _tidy(axes: Axes) -> None:
-    axes.tick_params(axis="y", labelcolor=COLOURS["muted"])
-    axes.locator_params(axis="x", nbins=5)
-    axes.locator_params(axis="y", nbins=4)
-    axes.margins(x=0.01)
-    axes.set_axisbelow(True)
 
 
 def _svg(figure: Figure, name: str, description: str) -> str:

@@ -11,11 +11,11 @@ from jowa.errors import UserError
 from jowa.evaluation import page, sections
 from jowa.evaluation.curves import Curve
 from jowa.evaluation.film import Film
-from jowa.evaluation.pictures import Strip
 from jowa.evaluation.plots import Bar, score_bars
 from jowa.evaluation.results import NO_PLANNING, PLANNING, RANDOM, ModeResult, Results
 from jowa.evaluation.scores import AggregateScore, Estimate, separated
 from jowa.files import write_text
+from jowa.planning.strips import Strip
 
 LABELS = {RANDOM: "Random play", NO_PLANNING: "Without planning", PLANNING: "With planning"}
 _COLOURS = {RANDOM: "random", NO_PLANNING: "greedy", PLANNING: "planning"}
@@ -65,10 +65,13 @@ def best_mode(results: Results) -> ModeResult | None:
 
 
 def above_random(results: Results, mode: ModeResult, game: str) -> bool | None:
-    """Whether a game's mean return lies above random play's with intervals apart; None if either was not played."""
+    """Whether a game's mean return lies above random play's with intervals apart; None if that can't be told.
+
+    It can't where either was not played, nor from a single episode, whose interval is a point.
+    """
     chance = results.mode(RANDOM)
     ours, theirs = mode.game(game), chance.game(game) if chance else None
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or min(ours.episodes, theirs.episodes) < 2:
         return None
     return ours.mean.value > theirs.mean.value and separated(ours.mean, theirs.mean)
 
@@ -131,12 +134,12 @@ def _score_table(results: Results) -> str:
     confidence = f"{100 * results.bootstrap.confidence:.0f} %"
     explanation = (
         f"Mean return of each game's episodes in <b>raw game points</b>, below it the <b>{confidence} interval</b>: "
-        f"{results.bootstrap.resamples:,} times as many episodes are drawn anew from those played, and {confidence} "
-        "of the means so obtained lie inside. <b>Recorded data</b> is the mean of the finished episodes the model "
-        "learned from. <b>Human-normalised</b> is (score − random) / (human − random) with the published scores of "
-        "random play and a human tester: 0 plays like chance, 1 like the human; <b>DQN-normalised</b> puts DQN in "
-        f"the human's place. Both are of play {_how(mode)}. A dash: no published score. <b>Above random</b>: the "
-        "mean lies above that of the random play measured here, and the two intervals have no point in common."
+        f"{results.bootstrap.resamples:,} times, as many episodes as were played are drawn from them, with repetition; "
+        f"{confidence} of the means so obtained lie inside. <b>Recorded data</b> is the mean of the finished episodes "
+        "the model learned from. <b>Human-normalised</b> is (score − random) / (human − random) with the published "
+        "scores of random play and a human tester: 0 plays like chance, 1 like the human; <b>DQN-normalised</b> puts "
+        f"DQN in the human's place. Both are of play {_how(mode)}. A dash: no published score. <b>Above random</b>: "
+        "the mean lies above that of the random play measured here, and the two intervals have no point in common."
     )
     return page.section("Scores", explanation, page.table(head, rows), _aggregate_table(results))
 
@@ -177,23 +180,20 @@ def _aggregate_table(results: Results) -> str:
     if not rows:
         return '<p class="note">No published reference scores are known for these games, so nothing is normalised.</p>'
     explanation = (
-        '<p class="note">Over the games with published scores: the <b>interquartile mean</b> leaves out the lowest and the '
-        "highest quarter of the games (with fewer than four games none, so it is the mean). Intervals draw "
-        "episodes anew within each game; the games stay the same.</p>"
+        '<p class="note">Over the games with published scores: the <b>interquartile mean</b> leaves out the '
+        "lowest and the highest quarter of the games (with fewer than four games none, so it is the mean). "
+        "Intervals draw episodes anew within each game; the games stay the same.</p>"
     )
     return explanation + page.table(["Over games", "Interquartile mean", "Median", "Mean"], rows)
 
 
 def _score_figures(results: Results) -> str:
-    figures = [
-        f'<div class="card"><h3>{escape(game)}</h3>{score_bars(game, _bars(results, game))}</div>'
-        for game in results.games
-    ]
+    figures = [page.figure(game, score_bars(game, _bars(results, game))) for game in results.games]
     explanation = (
         "Bars are mean returns in raw game points, lines their intervals, dots single episodes. The recorded "
         "data's mean has no dots: it is a property of the training data, not of this evaluation."
     )
-    return page.section("Returns, game by game", explanation, f'<div class="grid">{"".join(figures)}</div>')
+    return page.section("Returns, game by game", explanation, page.grid(figures))
 
 
 def _bars(results: Results, game: str) -> list[Bar]:
@@ -201,7 +201,7 @@ def _bars(results: Results, game: str) -> list[Bar]:
     for mode in results.modes:
         score = mode.game(game)
         if score is not None:
-            returns = [episode.episode_return for episode in mode.episodes if episode.game == game]
+            returns = [episode.episode_return for episode in mode.of(game)]
             label, colour = LABELS.get(mode.mode, mode.mode), _COLOURS.get(mode.mode, "planning")
             bars.append(Bar(label, colour, score.mean.value, score.mean, returns))
     if game in results.data:

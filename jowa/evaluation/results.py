@@ -2,7 +2,7 @@
 
 import dataclasses
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from jowa.evaluation.scores import (
     GameScore,
     aggregate_score,
     game_score,
-    repetition_warning,
+    mostly_repeated,
 )
 from jowa.evaluation.world_model import WorldModelEvidence
 from jowa.files import write_json
@@ -45,6 +45,10 @@ class ModeResult:
     def game(self, name: str) -> GameScore | None:
         """The score of one game, None if it was not played."""
         return next((score for score in self.games if score.game == name), None)
+
+    def of(self, game: str) -> list[Episode]:
+        """One game's episodes."""
+        return [episode for episode in self.episodes if episode.game == game]
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,27 @@ class Results:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before believing the numbers."""
-        found = ((mode.mode, repetition_warning(score)) for mode in self.modes for score in mode.games)
-        return tuple(f"{name[0].upper()}{name[1:]}: {sentence}" for name, sentence in found if sentence)
+        repeated = self._where(lambda score, _: score.repeated if mostly_repeated(score) else 0)
+        cut = self._where(lambda score, episodes: sum(episode.truncated for episode in episodes))
+        sentences = []
+        if repeated:
+            sentences.append(
+                f"Many episodes equal an earlier one in return and length ({repeated}): play may have repeated itself, "
+                "and the intervals then show less spread than independent episodes would. Sticky actions or no-op "
+                "starts make episodes differ."
+            )
+        if cut:
+            sentences.append(f"Episodes were cut at the cap on their length, the game still going on ({cut}).")
+        return tuple(sentences)
+
+    def _where(self, count: Callable[[GameScore, Sequence[Episode]], int]) -> str:
+        """Ways of playing and games of which `count` episodes are remarkable: "planning: Pong 9 of 16; random: …"."""
+        parts = []
+        for mode in self.modes:
+            counts = [(score, count(score, mode.of(score.game))) for score in mode.games]
+            games = [f"{score.game} {number} of {score.episodes}" for score, number in counts if number]
+            parts += [f"{mode.mode}: {', '.join(games)}"] if games else []
+        return "; ".join(parts)
 
     def mode(self, name: str) -> ModeResult | None:
         """One way of playing, None if it was not evaluated."""

@@ -152,7 +152,7 @@ def play(
     finished: dict[tuple[str, int], Episode] = {}
     decisions, started = 0, time.perf_counter()
     total = sum(len(wanted) for wanted in seeds.values())
-    with tqdm(total=total, desc=mode, unit="episode", disable=not progress) as bar:
+    with tqdm(desc=mode, unit=" decisions", disable=not progress) as bar:
         while seats.playing.any():
             turn = seats.turn(frames)
             actions = _with_chance(policy.act(turn), turn, environments.legal, random_action_probability)
@@ -164,11 +164,11 @@ def play(
             finished |= episodes
             decisions += int(turn.playing.sum())
             frames = result.frames
-            begins = seats.fill(ended) if ended.any() else seats.fill(np.zeros_like(ended))
+            begins = seats.fill(ended)
             if begins.any():
                 frames = environments.reset(begins, seats.seeds.tolist())
-            bar.update(len(episodes))
-            bar.set_postfix_str(f"{decisions / (time.perf_counter() - started):.0f} decisions/s", refresh=False)
+            bar.update(int(turn.playing.sum()))
+            bar.set_postfix_str(f"{len(finished)} of {total} episodes", refresh=False)
     ordered = tuple(finished[game, seed] for game, wanted in seeds.items() for seed in wanted)
     return Rollout(ordered, camera.films(), decisions, time.perf_counter() - started)
 

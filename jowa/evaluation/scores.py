@@ -1,6 +1,7 @@
 """From episode returns to numbers one can quote: means, normalised scores, aggregates, all with intervals.
 
-The aggregates are those of Agarwal et al. 2021 ("Deep RL at the edge of the statistical precipice"); a game counts with the mean of its episodes, as in the paper (arXiv 2410.00564, section 5.1).
+The aggregates are those of Agarwal et al. 2021 ("Deep RL at the edge of the statistical precipice"); a game counts with
+the mean of its episodes, as in the paper (arXiv 2410.00564, section 5.1).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -106,15 +107,9 @@ def repeated_episodes(returns: Sequence[float], lengths: Sequence[int]) -> int:
     return len(pairs) - len(set(pairs))
 
 
-def repetition_warning(score: GameScore) -> str | None:
-    """A sentence for the reader when at least half of a game's episodes are repetitions, else None."""
-    if 2 * score.repeated < score.episodes:
-        return None
-    return (
-        f"{score.game}: {score.repeated} of {score.episodes} episodes repeat an earlier one's exact return and "
-        "length, so the interval shows less spread than independent episodes would; sticky actions or no-op starts "
-        "make them differ."
-    )
+def mostly_repeated(score: GameScore) -> bool:
+    """Whether at least half of a game's episodes repeat an earlier one, so that its interval deserves a warning."""
+    return score.episodes > 1 and 2 * score.repeated >= score.episodes
 
 
 def game_score(

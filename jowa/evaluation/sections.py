@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jowa.evaluation import page
-from jowa.evaluation.curves import Curve
+from jowa.evaluation.curves import POINTS, Curve, meaning, stage_spans
 from jowa.evaluation.film import DECISIONS_PER_SECOND, Film, encode_film
-from jowa.evaluation.pictures import Strip, strip_png
-from jowa.evaluation.plots import training_curve
+from jowa.evaluation.plots import stage_colour, training_curve
 from jowa.evaluation.results import Results, plain
 from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence
+from jowa.planning.strips import Strip, strip_png
 
 _CURVES_SHOWN = 9
 
@@ -29,24 +29,22 @@ def films(shots: Sequence[Film]) -> str:
     )
     if any(film.seen is not None for film in shots):
         explanation += " Left the screen, right what is left of it in the 36 codes that the model really sees."
-    figures = "".join(
-        f"<figure>{_player(film)}<figcaption>{escape(_caption(film))}</figcaption></figure>" for film in shots
-    )
+    figures = "".join(page.captioned(_player(film), _caption(film)) for film in shots)
     return page.section("Watch it play", explanation, f'<div class="films">{figures}</div>')
 
 
 def _player(film: Film) -> str:
     clip = encode_film(film)
+    if not clip.media_type.startswith("video/"):
+        return page.image(clip.data, f"{film.game} being played", clip.media_type)
     address = page.data_url(clip.media_type, clip.data)
-    if clip.media_type.startswith("video/"):
-        return f'<video controls loop muted playsinline autoplay src="{address}"></video>'
-    return f'<img alt="{escape(film.game)} being played" src="{address}">'
+    return f'<video controls loop muted playsinline autoplay src="{address}"></video>'
 
 
 def _caption(film: Film) -> str:
     steps = len(film.actions)
-    points = page.number(float(film.rewards.sum()))
-    return f"{film.game}, {film.mode}: {steps:,} agent steps ({steps / DECISIONS_PER_SECOND:.0f} s), {points} points in them"
+    seconds, points = steps / DECISIONS_PER_SECOND, page.number(float(film.rewards.sum()))
+    return f"{film.game}, {film.mode}: {steps:,} agent steps ({seconds:.0f} s), {points} points in them"
 
 
 def world_model(evidence: Sequence[WorldModelEvidence]) -> str:
@@ -54,7 +52,7 @@ def world_model(evidence: Sequence[WorldModelEvidence]) -> str:
     if not evidence:
         return ""
     codes = page.table(
-        ["Codes right", "Next code", "Imagined frame", "Copying", "Next code", "Imagined frame", "Cells that change"],
+        ["Codes right", "Copying", "Next code", "Imagined", "Changing cells", "Next code there", "Imagined there"],
         [_code_row(one) for one in evidence],
     )
     events = page.table(
@@ -64,13 +62,13 @@ def world_model(evidence: Sequence[WorldModelEvidence]) -> str:
     explanation = (
         "On <b>held-out episodes</b>, one agent step ahead. A screen is a 6×6 grid of codes; <b>copying</b> "
         "repeats the last screen's code in each cell, which is right wherever nothing moves. <b>Next code</b>: "
-        "each code is predicted from the true codes before it, its own screen's included. <b>Imagined frame</b>: "
-        "all 36 codes are decoded one after the other from the model's own choices, as planning does. The second "
-        "pair counts only the <b>cells that change</b>, where copying is never right."
+        "each code is predicted from the true codes before it, its own screen's included. <b>Imagined</b>: "
+        "all 36 codes of the next screen are decoded one after the other from the model's own choices, as planning "
+        "does, on a sample. The right half counts only the <b>cells that change</b>, where copying is never right."
     )
     more = (
-        '<p class="note">Whether the model knows at an action that a reward or the end follows. <b>Precision</b> (P) is the '
-        "share of announced events that happened, <b>recall</b> (R) the share of events that were announced, "
+        '<p class="note">Whether the model knows at an action that a reward or the end follows. <b>Precision</b> (P) '
+        "is the share of announced events that happened, <b>recall</b> (R) the share of events that were announced, "
         "<b>F1</b> their harmonic mean; n is how often it happened. The reward's F1 is the mean over positive and "
         "negative rewards, as far as they occur. A dash: it never occurred in the held-out steps.</p>"
     )
@@ -81,12 +79,12 @@ def _code_row(evidence: WorldModelEvidence) -> list[str]:
     next_code, imagined = evidence.next_code, evidence.imagined
     return [
         page.cell(evidence.game, f"{evidence.steps:,} agent steps"),
+        page.cell(page.share(next_code.copy), _frames(next_code)),
         page.cell(page.share(next_code.accuracy), _frames(next_code)),
-        page.cell(page.share(imagined.accuracy), _frames(imagined)),
-        page.cell(page.share(next_code.copy), f"{page.share(imagined.copy)} of imagined"),
-        page.cell(page.share(next_code.accuracy_on_changed), "where it changes"),
-        page.cell(page.share(imagined.accuracy_on_changed), "where it changes"),
+        page.cell(page.share(imagined.accuracy), f"copying {page.share(imagined.copy)}, {_frames(imagined)}"),
         page.cell(page.share(next_code.changed), "of all cells"),
+        page.cell(page.share(next_code.accuracy_on_changed), "copying 0 %"),
+        page.cell(page.share(imagined.accuracy_on_changed), "copying 0 %"),
     ]
 
 
@@ -124,54 +122,42 @@ def strips(drawn: Sequence[Strip], pictures: Sequence[Path]) -> str:
     )
     figures = [_strip_figure(strip) for strip in drawn]
     if pictures:
-        images = "".join(
-            f'<figure class="strip"><img alt="{escape(path.stem)}" src="{page.data_url("image/png", path.read_bytes())}">'
-            f"<figcaption>{escape(path.stem)}</figcaption></figure>"
-            for path in pictures
-        )
-        figures.append(page.details(f"Pictures from training ({len(pictures)})", images))
+        images = "".join(page.captioned(page.image(path.read_bytes(), path.stem), path.stem) for path in pictures)
+        figures.append(page.details(f"Pictures from training ({len(pictures)})", f'<div class="wide">{images}</div>'))
     return page.section("What it sees and dreams", explanation, *figures)
 
 
 def _strip_figure(strip: Strip) -> str:
-    address = page.data_url("image/png", strip_png(strip))
+    picture = page.image(strip_png(strip), f"{strip.game}: screens, codes and dream")
     names = "".join(f"<span>{name}</span>" for name in ("Screen", "Codes", "Dream"))
-    return (
-        f'<figure><h3>{escape(strip.game)}</h3><div class="rows"><div class="names">{names}</div>'
-        f'<div class="strip"><img alt="{escape(strip.game)}: screens, codes and dream" src="{address}"></div></div></figure>'
-    )
+    rows = f'<div class="rows"><div class="names">{names}</div><div class="wide">{picture}</div></div>'
+    return f"<figure><h3>{escape(strip.game)}</h3>{rows}</figure>"
 
 
 def training(curves: Sequence[Curve]) -> str:
     """How training went."""
     if not curves:
         return ""
-    metrics: dict[str, list[Curve]] = {}
-    for curve in curves:
-        metrics.setdefault(curve.name, []).append(curve)
+    subjects: dict[str, list[Curve]] = {}
+    for curve in sorted(curves, key=lambda curve: ("/" in curve.subject, curve.held_out)):  # losses first
+        subjects.setdefault(curve.subject, []).append(curve)
+    spans = stage_spans(curves)
     figures = [
-        f'<div class="card"><h3>{escape(name)}</h3>{training_curve(name, parts)}</div>'
-        for name, parts in metrics.items()
+        page.figure(subject, training_curve(subject, parts, spans), meaning(subject))
+        for subject, parts in subjects.items()
     ]
-    stages = list(dict.fromkeys(curve.stage for curve in curves))
-    colours = ["greedy", "planning"]
-    legend = "".join(
-        f'<span><i style="background: var(--{colours[index % 2]})"></i>{escape(stage)}</span>'
-        for index, stage in enumerate(stages)
-        if stage
-    )
+    legend = [(stage, stage_colour(stage, list(spans))) for stage in spans]
+    if any(curve.held_out for curve in curves):
+        legend.append(("held-out episodes", "ink"))
     explanation = (
-        "Every metric the run logged, over training steps (updates of the weights), its stages one after the other "
-        "with a dashed line between. Curves of more than 200 points show averages over equal spans."
+        "What the run logged, over training steps (updates of the weights), with a dashed line where the next stage "
+        f"begins. Curves of more than {POINTS} points show averages over equal spans."
     )
-    content = [f'<div class="legend">{legend}</div>', _grid(figures[:_CURVES_SHOWN])]
+    content = [page.legend(legend), page.grid(figures[:_CURVES_SHOWN])]
     if len(figures) > _CURVES_SHOWN:
-        content.append(page.details(f"{len(figures) - _CURVES_SHOWN} more metrics", _grid(figures[_CURVES_SHOWN:])))
+        more = page.grid(figures[_CURVES_SHOWN:])
+        content.append(page.details(f"{len(figures) - _CURVES_SHOWN} more metrics", more))
     return page.section("Training", explanation, *content)
-
-
-def _grid(figures: Sequence[str]) -> str:
-    return f'<div class="grid">{"".join(figures)}</div>'
 
 
 def conditions(results: Results) -> str:
@@ -180,7 +166,7 @@ def conditions(results: Results) -> str:
     explanation = (
         f"An <b>agent step</b> is one decision: the action is held for {skip} <b>frames</b> of the emulator, which "
         "shows 60 a second. Caps on an episode's length are in frames, lengths of episodes in agent steps. The "
-        "same seeds are played in every way, and an episode depends on its seed alone."
+        "same seeds are played in every way, and chance in an episode depends on its seed alone."
     )
     modes = [
         (f"{mode.mode}", f"{_settings(mode.planner) or 'no settings'}; {mode.decisions_per_second:,.0f} decisions/s, "

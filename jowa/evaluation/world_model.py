@@ -43,7 +43,7 @@ class CodeScore:
     """Shares of codes predicted right in `frames` frames; None where there was nothing to predict.
 
     `copy` is the share right when the last frame's code in the same cell is repeated. `changed` is the share of cells
-    whose code differs from the last frame's, where copying is always wrong, and `accuracy_on_changed` the model's there.
+    whose code differs from the last frame's, where copying is always wrong; `accuracy_on_changed` is the model's there.
     """
 
     frames: int
@@ -134,7 +134,7 @@ def _count_predictions(model: WorldActionModel, batch: Batch, counts: _Counts) -
     assert batch.codes is not None
     tasks = batch.tasks.cpu().numpy()
     hidden = model.hidden(batch.codes, batch.actions, batch.tasks)
-    real = batch.valid[:, 1:] & batch.valid[:, :-1] & ~batch.ends[:, :-1]
+    real = batch.valid[:, 1:]
     # A frame's first code is predicted by the action before it, its other codes by the code to their left.
     states = torch.cat((hidden.observation[:, :-1, -1:], hidden.observation[:, 1:, :-1]), dim=2)
     predicted = model.observation_logits(states[real]).argmax(-1)
@@ -154,9 +154,8 @@ def _count_predictions(model: WorldActionModel, batch: Batch, counts: _Counts) -
 def _sample(batch: Batch, taken: NDArray[np.int64], limit: int) -> Batch:
     """The batch's sequences that can be imagined one step further, at most `limit` a task over all calls."""
     lengths = batch.valid.sum(1)
-    crosses = (batch.ends & batch.valid)[:, :-1].any(1)
     chosen = []
-    for row in torch.nonzero((lengths >= 2) & ~crosses).flatten().tolist():
+    for row in torch.nonzero(lengths >= 2).flatten().tolist():
         task = int(batch.tasks[row])
         if taken[task] < limit:
             taken[task] += 1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 DOWN_FACTORS = (7, 2)
 """Between the encoder's levels: 84 → 12 → 6."""
 UP_FACTORS = (2, 7)
-"""Into the decoder's level 0 and level 1: 6 → 42 → 84."""
+"""Out of the decoder's level 1 and level 2: 6 → 42 → 84."""
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
@@ -84,14 +84,18 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """One resolution: residual blocks, each followed by attention where asked, then a change of resolution."""
+    """One resolution: residual blocks, each followed by attention where asked, then a change of resolution.
+
+    Without blocks the width stays what comes in; `width` says what goes out.
+    """
 
     def __init__(self, inputs: int, width: int, blocks: int, attention: bool, down: int = 0, up: int = 0) -> None:
         super().__init__()
+        self.width = width if blocks else inputs
         self.block = nn.ModuleList(ResidualBlock(inputs if i == 0 else width, width) for i in range(blocks))
         self.attn = nn.ModuleList(AttentionBlock(width) for _ in range(blocks if attention else 0))
-        self.downsample = Downsample(width, down) if down else None
-        self.upsample = Upsample(width, up) if up else None
+        self.downsample = Downsample(self.width, down) if down else None
+        self.upsample = Upsample(self.width, up) if up else None
 
     def forward(self, x: Tensor) -> Tensor:
         for i, block in enumerate(self.block):
@@ -120,19 +124,20 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(N, 1, 84, 84) in [−1, 1] → (N, embedding width, 6, 6)."""
+    """(N, 1, 84, 84) in [−1, 1] → (N, embedding width, 6, 6). widths, blocks: of the levels at 84, 12 and 6."""
 
-    def __init__(self, widths: Sequence[int], blocks: int, embedding_width: int) -> None:
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int], embedding_width: int) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(1, widths[0], 3, padding=1)
-        inputs = (widths[0], *widths)
-        factors = (*DOWN_FACTORS, 0)
-        self.down = nn.ModuleList(
-            Level(inputs[i], widths[i], blocks, attention=i > 0, down=factors[i]) for i in range(len(widths))
-        )
-        self.mid = Middle(widths[-1])
-        self.norm_out = normalisation(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], embedding_width, 3, padding=1)
+        self.down = nn.ModuleList()
+        width = widths[0]
+        for i, factor in enumerate((*DOWN_FACTORS, 0)):
+            level = Level(width, widths[i], blocks[i], attention=i > 0, down=factor)
+            self.down.append(level)
+            width = level.width
+        self.mid = Middle(width)
+        self.norm_out = normalisation(width)
+        self.conv_out = nn.Conv2d(width, embedding_width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_in(x)
@@ -143,19 +148,20 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(N, embedding width, 6, 6) → (N, 1, 84, 84) in about [−1, 1]; `up` is indexed from the finest level."""
+    """(N, embedding width, 6, 6) → (N, 1, 84, 84) in about [−1, 1]; `up`, widths and blocks count from 84 to 6."""
 
-    def __init__(self, widths: Sequence[int], blocks: int, embedding_width: int) -> None:
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int], embedding_width: int) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(embedding_width, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1])
-        inputs = (*widths[1:], widths[-1])
-        factors = (0, *UP_FACTORS)
-        self.up = nn.ModuleList(
-            Level(inputs[i], widths[i], blocks, attention=False, up=factors[i]) for i in range(len(widths))
-        )
-        self.norm_out = normalisation(widths[0])
-        self.conv_out = nn.Conv2d(widths[0], 1, 3, padding=1)
+        levels: list[Level] = []
+        width = widths[-1]
+        for i, factor in reversed(list(enumerate((0, *UP_FACTORS)))):
+            levels.insert(0, Level(width, widths[i], blocks[i], attention=False, up=factor))
+            width = levels[0].width
+        self.up = nn.ModuleList(levels)
+        self.norm_out = normalisation(width)
+        self.conv_out = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.mid(self.conv_in(z))

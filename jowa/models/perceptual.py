@@ -17,6 +17,9 @@ CHANNELS = (64, 128, 256, 512, 512)
 
 
 class ScalingLayer(nn.Module):
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))

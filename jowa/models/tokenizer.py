@@ -18,11 +18,14 @@ TOKENS_PER_FRAME = GRID * GRID
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """`widths`: channels at 84, at 12 (encoder) or 42 (decoder), and at 6. The defaults are the published network."""
+    """The defaults are the published network. Three levels: at 84, at 12 (encoder) or 42 (decoder), and at 6.
+
+    widths: channels of each level; encoder_blocks, decoder_blocks: its residual blocks, none leaves the width as it is.
+    """
 
     widths: tuple[int, ...] = (64, 64, 64)
-    encoder_blocks: int = 2
-    decoder_blocks: int = 3
+    encoder_blocks: tuple[int, ...] = (2, 2, 2)
+    decoder_blocks: tuple[int, ...] = (3, 3, 3)
     embedding_width: int = 512
     vocabulary: int = 2048
     perceptual: str = "none"
@@ -33,8 +36,12 @@ def check_tokenizer(config: TokenizerConfig) -> None:
     """Raises UserError for sizes that can't be built."""
     if len(config.widths) != 3 or any(width < 2 or width % 2 for width in config.widths):
         raise UserError(f"tokenizer.widths must be three even numbers, not {list(config.widths)}.")
-    if min(config.encoder_blocks, config.decoder_blocks, config.embedding_width) < 1:
-        raise UserError("tokenizer.encoder_blocks, decoder_blocks and embedding_width must be at least 1.")
+    for key in ("encoder_blocks", "decoder_blocks"):
+        blocks = getattr(config, key)
+        if len(blocks) != 3 or min(blocks) < 0:
+            raise UserError(f"tokenizer.{key} must be three numbers of at least 0, not {list(blocks)}.")
+    if config.embedding_width < 1:
+        raise UserError(f"tokenizer.embedding_width must be at least 1, not {config.embedding_width}.")
     if not 2 <= config.vocabulary <= 65536:
         raise UserError(f"tokenizer.vocabulary must lie in 2 … 65536, not {config.vocabulary}.")
     if config.perceptual not in ("lpips", "none"):
@@ -65,6 +72,10 @@ class Tokenizer(nn.Module):
         self.decoder = Decoder(config.widths, config.decoder_blocks, width)
         initialise(self)
         nn.init.uniform_(self.embedding.weight, -1.0 / config.vocabulary, 1.0 / config.vocabulary)
+        # Twice as fast on a CPU, and what tensor cores want on a GPU; values are the same.
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Quantised]:
         """(N, 1, 84, 84) → the screens and their reconstructions, both in [−1, 1], and what lay between them."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from jowa.envs.single import SingleAtari
 
-_FIRE, _RIGHT, _LEFT = 1, 3, 4
+_RIGHT, _LEFT, _RIGHT_FIRE, _LEFT_FIRE = 3, 4, 11, 12
 _SWEEP = 45
 
 
@@ -22,10 +22,11 @@ class PhoenixController:
         """Nothing to forget."""
 
     def act(self, env: SingleAtari) -> int:
-        """FIRE, LEFT or RIGHT, by the number of the step."""
+        """LEFT or RIGHT, with or without FIRE, by the number of the step."""
+        leftwards = env.steps // _SWEEP % 2 == 0
         if env.steps % 2:
-            return _FIRE
-        return _LEFT if env.steps // _SWEEP % 2 == 0 else _RIGHT
+            return _LEFT_FIRE if leftwards else _RIGHT_FIRE
+        return _LEFT if leftwards else _RIGHT
 
     def describe(self) -> dict[str, Any]:
         """Its name."""

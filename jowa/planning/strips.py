@@ -40,7 +40,7 @@ def reconstruct(tokenizer: Tokenizer, frames: Frames, chunk: int = 64) -> Frames
 
 @torch.inference_mode()
 def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: int = 4) -> list[Strip]:
-    """One strip for every sequence of a batch with frames that has no padding and no end: `context` frames are given.
+    """One strip for every sequence without padding of a batch with frames: `context` frames are given.
 
     Raises:
         ValueError: the batch has no frames, or nothing is left to dream.
@@ -50,7 +50,7 @@ def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: 
     length = batch.frames.shape[1]
     if not 1 <= context < length:
         raise ValueError(f"a context of {context} frames leaves nothing of {length} to dream")
-    whole = batch.valid.all(1) & ~batch.ends[:, :-1].any(1)
+    whole = batch.valid.all(1)
     device = tokenizer.embedding.weight.device
     frames, actions = batch.frames[whole].to(device), batch.actions[whole].to(device)
     if not len(frames):
@@ -73,7 +73,7 @@ def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: 
 
 
 def strip_png(strip: Strip, scale: int = 2, gap: int = 4) -> bytes:
-    """A transparent PNG: rows original, reconstructed, dreamed; columns agent steps; a wider gap where the dream begins."""
+    """A PNG, clear between frames. Rows: original, reconstructed, dreamed; columns: agent steps; the dream apart."""
     rows = (strip.original, strip.reconstructed, strip.dreamed)
     side, count = 84 * scale, len(strip.original)
     lefts = [i * (side + gap) + (2 * gap if i >= strip.context else 0) for i in range(count)]

@@ -1,0 +1,284 @@
+"""Evaluate an agent: episodes of every game with and without planning, beside random play and the recorded data.
+
+    python -m jowa.evaluate ckpt=runs/demo
+    torchrun --nproc-per-node=2 -m jowa.evaluate ckpt=runs/demo episodes=32
+
+Under torchrun the games are shared among the processes. Writes results.json and report.html into a new folder
+<run>/evaluations/NNN.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jowa.cli import run
+from jowa.data.batch import Batch
+from jowa.data.sequences import SequenceDataset
+from jowa.data.store import EpisodeStore
+from jowa.envs.atari import AtariEnvironments
+from jowa.envs.protocol import ProtocolConfig
+from jowa.envs.roms import rom_md5
+from jowa.errors import UserError
+from jowa.evaluation.curves import read_curves
+from jowa.evaluation.player import Player, RandomPlayer
+from jowa.evaluation.report import Exhibits, write_report
+from jowa.evaluation.results import (
+    NO_PLANNING,
+    PLANNING,
+    RANDOM,
+    DataScore,
+    ModeResult,
+    Results,
+    installed_versions,
+    new_evaluation_folder,
+    score_mode,
+    write_results,
+)
+from jowa.evaluation.rollout import Policy, Rollout, episode_seeds, play
+from jowa.evaluation.scores import BootstrapConfig
+from jowa.evaluation.table import score_table
+from jowa.evaluation.world_model import WorldModelEvidence, measure_world_model
+from jowa.files import require_writable_folder
+from jowa.games import check_game, reference
+from jowa.models.agent_files import Agent, load_agent
+from jowa.planning.config import PlannerConfig, check_planner, make_planner
+from jowa.planning.strips import dream_strips, reconstruct
+from jowa.planning.tree_dream import TreeDream
+from jowa.training.checkpoint import check_size, latest_checkpoint
+from jowa.training.distribution import Distribution, distributed
+from jowa.training.metrics import FILE as METRICS
+from jowa.training.pictures import FOLDER as PICTURES
+from jowa.training.pictures import representative_sequences
+from jowa.training.session import use_threads
+from jowa.training.stage_data import code_cache
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """ckpt: a run's folder or one checkpoint's. size: refuse a checkpoint of another size, any if null.
+
+    games: the games to play, those of the training data if empty. episodes: for each game and way of playing.
+    environments: how many of a game's episodes run side by side. data: the episode store to compare with and to take
+    held-out sequences from, that of the training run if null. world_model_sequences: held-out sequences measured, 0 for
+    none. film_decisions: agent steps of each game's film. out: where to write, <run>/evaluations/NNN if null.
+    """
+
+    ckpt: str = "???"
+    size: str | None = None
+    games: list[str] = field(default_factory=list)
+    episodes: int = 16
+    environments: int = 16
+    seed: int = 0
+    modes: list[str] = field(default_factory=lambda: [RANDOM, NO_PLANNING, PLANNING])
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    data: str | None = None
+    world_model_sequences: int = 512
+    film_decisions: int = 300
+    device: str = "auto"
+    threads: int | None = None
+    out: str | None = None
+
+
+def check(config: EvaluateConfig) -> None:
+    """Everything that can be refused before any work. Raises UserError."""
+    for game in config.games:
+        check_game(game)
+    for key in ("episodes", "environments"):
+        if getattr(config, key) < 1:
+            raise UserError(f"{key} must be at least 1, not {getattr(config, key)}.")
+    for mode in config.modes:
+        if mode not in (RANDOM, NO_PLANNING, PLANNING):
+            raise UserError(f"modes may hold '{RANDOM}', '{NO_PLANNING}' and '{PLANNING}', not '{mode}'.")
+    config.protocol.check()
+    check_planner(config.planner)
+
+
+def main(config: EvaluateConfig) -> None:
+    check(config)
+    use_threads(config.threads)
+    checkpoint = latest_checkpoint(Path(config.ckpt))
+    check_size(checkpoint, config.size)
+    agent = load_agent(checkpoint)
+    games = tuple(config.games or agent.description["games"])
+    run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+    with distributed(config.device) as distribution:
+        folder = distribution.on_main(lambda: output_folder(config, run_folder))
+        agent.tokenizer.to(distribution.device)
+        agent.model.to(distribution.device)
+        started = time.perf_counter()
+        modes, rollouts = evaluate_modes(config, agent, games, distribution)
+        store = open_store(config, agent, games)
+        evidence, batches = held_out_evidence(config, agent, store, distribution)
+        if folder is None:
+            return
+        results = Results(
+            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            command=" ".join(["python -m jowa.evaluate", *sys.argv[1:]]),
+            checkpoint=str(checkpoint),
+            model=agent.description["model"],
+            protocol=asdict(config.protocol),
+            config=asdict(config),
+            seed=config.seed,
+            bootstrap=config.bootstrap,
+            modes=tuple(modes),
+            data=data_scores(store),
+            references={game: reference(game) for game in games},
+            world_model=evidence,
+            roms={game: rom_md5(game, config.protocol.rom_dir) for game in games},
+            versions=installed_versions(),
+            wall_seconds=time.perf_counter() - started,
+        )
+        write_results(folder / "results.json", results)
+        write_report(folder / "report.html", results, exhibits(agent, run_folder, rollouts[-1], batches))
+    print(score_table(results))
+    print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
+
+
+def output_folder(config: EvaluateConfig, run_folder: Path) -> Path:
+    """A new folder for this evaluation. Raises UserError when it can't be written or isn't empty."""
+    if config.out is None:
+        return new_evaluation_folder(run_folder)
+    folder = require_writable_folder(config.out, "out")
+    if any(folder.iterdir()):
+        raise UserError(f"out={config.out} isn't empty: choose another out.")
+    return folder
+
+
+def evaluate_modes(
+    config: EvaluateConfig, agent: Agent, games: tuple[str, ...], distribution: Distribution
+) -> tuple[list[ModeResult], list[Rollout]]:
+    """Play every mode; each process plays its share of the games and all get all results."""
+    references = {game: reference(game) for game in games}
+    results, rollouts = [], []
+    for mode in config.modes:
+        planner = config.planner if mode == PLANNING else replace(config.planner, name="greedy")
+        settings: dict[str, Any] = {} if mode == RANDOM else asdict(planner)
+        mine = games[distribution.rank :: distribution.ranks]
+        rollout = play_mode(config, agent, mine, mode, planner, distribution) if mine else Rollout((), (), 0, 0.0)
+        whole = merge(distribution.gather(rollout), games)
+        results.append(score_mode(mode, settings, whole, references, config.bootstrap))
+        rollouts.append(whole)
+    return results, rollouts
+
+
+def play_mode(
+    config: EvaluateConfig,
+    agent: Agent,
+    games: tuple[str, ...],
+    mode: str,
+    planner: PlannerConfig,
+    distribution: Distribution,
+) -> Rollout:
+    """All episodes of one way of playing on this process."""
+    seeds = episode_seeds(config.seed, games, config.episodes)
+    side_by_side = min(config.environments, config.episodes)
+    rows = [game for game in games for _ in range(side_by_side)]
+    environments = AtariEnvironments(rows, config.protocol, list(range(len(rows))))
+    policy: Policy = RandomPlayer(environments.legal)
+    if mode != RANDOM:
+        policy = Player(
+            agent.tokenizer,
+            TreeDream(agent.model),
+            make_planner(planner),
+            planner.context,
+            environments.tasks,
+            environments.legal,
+            distribution.device,
+        )
+    try:
+        return play(
+            environments,
+            policy,
+            seeds,
+            mode=mode,
+            random_action_probability=config.protocol.random_action_probability,
+            film_decisions=config.film_decisions,
+            progress=distribution.is_main,
+        )
+    finally:
+        environments.close()
+
+
+def merge(rollouts: list[Rollout], games: tuple[str, ...]) -> Rollout:
+    """The processes' rollouts as one, in the order of the games."""
+    episodes = [episode for rollout in rollouts for episode in rollout.episodes]
+    films = [film for rollout in rollouts for film in rollout.films]
+    return Rollout(
+        tuple(sorted(episodes, key=lambda episode: games.index(episode.game))),
+        tuple(sorted(films, key=lambda film: games.index(film.game))),
+        sum(rollout.decisions for rollout in rollouts),
+        max(rollout.seconds for rollout in rollouts),
+    )
+
+
+def open_store(config: EvaluateConfig, agent: Agent, games: tuple[str, ...]) -> EpisodeStore | None:
+    """The recorded data of the games played, as far as they are there; without them the report does without."""
+    path = config.data or agent.description["data"]
+    found = []
+    for game in games:
+        try:
+            EpisodeStore(path, [game])
+        except UserError:
+            continue
+        found.append(game)
+    return EpisodeStore(path, found) if found else None
+
+
+def data_scores(store: EpisodeStore | None) -> dict[str, DataScore]:
+    if store is None:
+        return {}
+    tables = {game: store.tables[game].returns for game in store.games}
+    return {game: DataScore(len(r), float(np.mean(r)), float(np.max(r))) for game, r in tables.items()}
+
+
+def held_out_evidence(
+    config: EvaluateConfig, agent: Agent, store: EpisodeStore | None, distribution: Distribution
+) -> tuple[tuple[WorldModelEvidence, ...], Batch | None]:
+    """What the world model knows of held-out episodes, and a few of their sequences with frames, for pictures."""
+    if store is None or config.world_model_sequences < 1:
+        return (), None
+    cache = code_cache(store, agent.tokenizer, distribution)
+    holdout = float(agent.description["holdout"])
+    if not distribution.is_main:
+        return (), None
+    data = SequenceDataset(store, split="held_out", holdout=holdout, stride=8, codes=cache)
+    if not len(data):
+        return (), None
+    frames = SequenceDataset(store, split="held_out", holdout=holdout, stride=8)
+    strips = representative_sequences(frames)
+    evidence = measure_world_model(agent.model, held_out_batches(data, config.world_model_sequences))
+    return evidence, frames.batch(strips) if len(strips) else None
+
+
+def held_out_batches(data: SequenceDataset, sequences: int, size: int = 32) -> Iterator[Batch]:
+    """`sequences` of the data, evenly spread over it, in batches."""
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(sequences, len(data))).astype(np.int64))
+    chosen = np.random.default_rng(0).permutation(chosen)
+    for start in range(0, len(chosen), size):
+        yield data.batch(chosen[start : start + size])
+
+
+def exhibits(agent: Agent, run_folder: Path, rollout: Rollout, batch: Batch | None) -> Exhibits:
+    """Curves, films and strips for the report."""
+    films = [replace(film, seen=reconstruct(agent.tokenizer, film.frames)) for film in rollout.films]
+    metrics = run_folder / METRICS
+    return Exhibits(
+        curves=read_curves(metrics) if metrics.is_file() else (),
+        films=films,
+        strips=dream_strips(agent.tokenizer, TreeDream(agent.model), batch) if batch is not None else (),
+        pictures=sorted((run_folder / PICTURES).glob("*.png"))[-1:],
+    )
+
+
+if __name__ == "__main__":
+    run(main, EvaluateConfig, "evaluate")

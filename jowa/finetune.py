@@ -1,0 +1,109 @@
+"""Finetune a pretrained agent on one game's recorded transitions with the losses of stage 2.
+
+    python -m jowa.finetune game=Pong ckpt=runs/demo
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from jowa.cli import run
+from jowa.data.store import EpisodeStore
+from jowa.errors import UserError
+from jowa.games import BORROWED_TASKS, check_game, task_id
+from jowa.models.agent_files import load_agent
+from jowa.models.world_action_model import WorldActionModel
+from jowa.training.checkpoint import check_size, latest_checkpoint
+from jowa.training.config import (
+    DataConfig,
+    ObjectiveConfig,
+    StageConfig,
+    TrainingConfig,
+    check_batch,
+    check_data,
+    check_training,
+)
+from jowa.training.distribution import distributed, rank_and_ranks
+from jowa.training.run_plan import describe_run
+from jowa.training.session import Settings, run_stages, use_threads
+
+STAGE = "finetune"
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """game: the game to adapt to; its episodes are read from data.path. ckpt: a run's folder or one checkpoint's.
+
+    size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: whose task embedding the game
+    starts from: another game's name, `paper` (the paper's choice for its five held-out games), or `own`.
+    perceptual_weights: train the tokenizer with LPIPS from this file; without it with pixels alone.
+    """
+
+    game: str = "???"
+    ckpt: str = "???"
+    size: str | None = None
+    task_from: str = "paper"
+    out: str = "runs/finetune"
+    resume: bool = False
+    dry_run: bool = False
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    stage: StageConfig = field(default_factory=StageConfig)
+
+
+def check(config: FinetuneConfig) -> None:
+    """Everything that can be refused before any work. Raises UserError."""
+    check_game(config.game)
+    if config.task_from not in ("paper", "own"):
+        check_game(config.task_from)
+    check_data(config.data)
+    check_training(config.training, config.objective, {"stage": config.stage})
+    check_batch(config.training, rank_and_ranks()[1])
+    if config.stage.steps == 0:
+        raise UserError("Nothing to do: set stage.steps above 0.")
+    if config.data.games not in ([], [config.game]):
+        raise UserError(f"Finetuning reads the episodes of game={config.game} alone: leave data.games empty.")
+
+
+@torch.no_grad()
+def adopt_task(model: WorldActionModel, game: str, source: str) -> None:
+    """Start a game's task embeddings as copies of another game's: one game keeps one task id all along."""
+    if source == "paper":
+        source = BORROWED_TASKS.get(game, game)
+    elif source == "own":
+        source = game
+    for table in (model.code_task_embedding, model.action_task_embedding):
+        table.weight[task_id(game)] = table.weight[task_id(source)]
+
+
+def main(config: FinetuneConfig) -> None:
+    check(config)
+    use_threads(config.training.threads)
+    torch.manual_seed(config.seed)
+    data = replace(config.data, games=[config.game])
+    checkpoint = latest_checkpoint(Path(config.ckpt))
+    check_size(checkpoint, config.size)
+    agent = load_agent(checkpoint)
+    stages = {STAGE: config.stage}
+    if config.dry_run:
+        if rank_and_ranks()[0] == 0:
+            print(describe_run(agent.tokenizer, agent.model, data, stages, config.training, rank_and_ranks()[1]))
+        return
+    store = EpisodeStore(data.path, [config.game])
+    adopt_task(agent.model, config.game, config.task_from)
+    settings = Settings(
+        config.out, config.resume, config.seed, data, config.objective, config.training, stages, config
+    )
+    with distributed(config.training.device) as distribution:
+        folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)
+        if distribution.is_main:
+            print(f"The run is in {folder}; evaluate it by: python -m jowa.evaluate ckpt={folder}")
+
+
+if __name__ == "__main__":
+    run(main, FinetuneConfig, "finetune")

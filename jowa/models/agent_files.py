@@ -1,0 +1,98 @@
+"""An agent on disk: `weights.safetensors` (tokenizer and world-action model) and `agent.json` (their sizes)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from jowa.errors import UserError
+from jowa.files import sync_file, write_json
+from jowa.models.tokenizer import Tokenizer, TokenizerConfig
+from jowa.models.world_action_model import ModelConfig, WorldActionModel
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "agent.json"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A tokenizer, the world-action model that reads its codes, and what is known of their making."""
+
+    tokenizer: Tokenizer
+    model: WorldActionModel
+    description: dict[str, Any]
+
+
+def save_agent(folder: Path, tokenizer: Tokenizer, model: WorldActionModel, facts: dict[str, Any]) -> None:
+    """Write the agent's two files into an existing folder; `facts` (JSON values) are kept in the description."""
+    tensors = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
+    tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+    sync_file(folder / WEIGHTS)
+    sizes = {"format": FORMAT, "model": asdict(model.config), "tokenizer": asdict(tokenizer.config)}
+    write_json(folder / DESCRIPTION, sizes | facts)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The description of an agent's folder. Raises UserError when there is none or it can't be read."""
+    try:
+        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no readable agent ({DESCRIPTION}: {error}); choose another ckpt.") from error
+    if description.get("format") != FORMAT:
+        raise UserError(f"{folder} was written in format {description.get('format')}, this jowa reads {FORMAT}.")
+    return description
+
+
+def sizes_of(description: dict[str, Any]) -> tuple[ModelConfig, TokenizerConfig]:
+    """The configurations inside a description; keys this version doesn't know are refused (UserError)."""
+    parts = []
+    for schema, name in ((ModelConfig, "model"), (TokenizerConfig, "tokenizer")):
+        unknown = set(description[name]) - {field.name for field in fields(schema)}
+        if unknown:
+            raise UserError(f"The checkpoint's {name} has unknown settings {sorted(unknown)}: it needs a newer jowa.")
+        parts.append(schema(**description[name]))
+    return parts[0], parts[1]  # type: ignore[return-value]
+
+
+def load_agent(folder: Path) -> Agent:
+    """Build the agent a folder describes, on the CPU, in eval mode. Raises UserError for a damaged or missing one."""
+    description = read_description(folder)
+    model_config, tokenizer_config = sizes_of(description)
+    tokenizer = Tokenizer(tokenizer_config)
+    model = WorldActionModel(model_config, tokenizer_config.vocabulary)
+    load_weights(folder, tokenizer, model)
+    return Agent(tokenizer.eval(), model.eval(), description)
+
+
+def load_weights(folder: Path, tokenizer: Tokenizer, model: WorldActionModel) -> None:
+    """Fill existing modules. Raises UserError when the file is damaged or holds tensors of other names or shapes."""
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / WEIGHTS} can't be read ({error}); choose another ckpt.") from error
+    modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "model": model}
+    expected = {f"{part}.{name}": t.shape for part, module in modules.items() for name, t in module.state_dict().items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise UserError(f"{folder / WEIGHTS} holds a checkpoint of another size than its {DESCRIPTION} describes.")
+    for part, module in modules.items():
+        prefix = f"{part}."
+        module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+    """Sixteen hexadecimal digits that name the tokenizer's encoding half: what decides a frame's codes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        if name.startswith(("encoder.", "pre_quant_conv.", "embedding.")):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,131 @@
+"""What a training run can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jowa.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the episodes are and how sequences are cut from them.
+
+    `holdout` is the fraction of each game's episodes never trained on; `stride` counts agent steps between sequences.
+    """
+
+    path: str = "data"
+    games: list[str] = field(default_factory=list)
+    stride: int = 4
+    holdout: float = 0.02
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training: what is trained, on what losses, for how long. A stage is values, not code.
+
+    The tokenizer is trained when `tokenizer_frames` > 0 (that many frames a step, drawn from the batch) and frozen
+    otherwise; the Q networks are trained when `td_weight` > 0. With a frozen tokenizer the data are cached codes.
+    """
+
+    steps: int = 0
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    tokenizer_learning_rate: float = 1e-4
+    tokenizer_frames: int = 0
+    world_weight: float = 1.0
+    td_weight: float = 0.0
+    conservative_weight: float = 0.0
+
+    @property
+    def trains_tokenizer(self) -> bool:
+        return self.tokenizer_frames > 0
+
+    @property
+    def trains_q(self) -> bool:
+        return self.td_weight > 0
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Variants of the Q losses.
+
+    conservative: cql, combo (data actions of real sequences only) or none. random_ensemble_mixture: one random convex
+    combination of the ensemble a step instead of the mean. q_shapes_backbone: whether Q gradients reach the trunk.
+    """
+
+    gamma: float = 0.99
+    conservative: str = "cql"
+    random_ensemble_mixture: bool = False
+    q_shapes_backbone: bool = True
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the loop runs. Steps count optimiser steps; batch_size counts sequences of 8 frames over all processes."""
+
+    batch_size: int = 512
+    micro_batch: int | None = None
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    target_every: int = 1000
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    log_every: int = 50
+    validate_every: int = 5000
+    validation_sequences: int = 512
+    picture_every: int = 5000
+    checkpoint_every: int = 5000
+    keep_checkpoints: int = 2
+    logger: str = "none"
+
+
+def check_training(config: TrainingConfig, objective: ObjectiveConfig, stages: dict[str, StageConfig]) -> None:
+    """Raises UserError for settings that can't work, naming the key."""
+    _one_of("training.precision", config.precision, ("auto", "bf16", "fp32"))
+    _one_of("training.logger", config.logger, ("none", "wandb", "tensorboard"))
+    _one_of("objective.conservative", objective.conservative, ("cql", "combo", "none"))
+    if not 0 < objective.gamma <= 1:
+        raise UserError(f"objective.gamma must lie in (0, 1], not {objective.gamma}.")
+    for key in ("batch_size", "target_every", "log_every", "validate_every", "picture_every", "checkpoint_every",
+                "keep_checkpoints", "validation_sequences"):
+        if getattr(config, key) < 1:
+            raise UserError(f"training.{key} must be at least 1, not {getattr(config, key)}.")
+    for name, stage in stages.items():
+        if stage.steps < 0 or stage.tokenizer_frames < 0:
+            raise UserError(f"{name}.steps and {name}.tokenizer_frames must not be negative.")
+        if stage.learning_rate <= 0 or stage.tokenizer_learning_rate <= 0:
+            raise UserError(f"{name}.learning_rate and {name}.tokenizer_learning_rate must be above 0.")
+        if min(stage.world_weight, stage.td_weight, stage.conservative_weight) < 0:
+            raise UserError(f"{name}: loss weights must not be negative.")
+        if stage.world_weight == 0 and stage.td_weight == 0:
+            raise UserError(f"{name} has nothing to learn: set {name}.world_weight or {name}.td_weight above 0.")
+        if stage.conservative_weight > 0 and not stage.trains_q:
+            raise UserError(f"{name}.conservative_weight needs Q networks that learn: set {name}.td_weight above 0.")
+
+
+def check_batch(config: TrainingConfig, ranks: int) -> None:
+    """Raises UserError unless the batch can be shared evenly among the processes and their micro-batches."""
+    if config.batch_size % ranks:
+        raise UserError(
+            f"training.batch_size={config.batch_size} can't be shared by {ranks} processes: choose a multiple of {ranks}."
+        )
+    share = config.batch_size // ranks
+    if config.micro_batch is not None and (config.micro_batch < 1 or share % config.micro_batch):
+        raise UserError(
+            f"training.micro_batch={config.micro_batch} doesn't divide the {share} sequences a process gets each step."
+        )
+
+
+def check_data(config: DataConfig) -> None:
+    """Raises UserError for values out of range."""
+    if not 1 <= config.stride <= 8:
+        raise UserError(f"data.stride must lie in 1 … 8 agent steps, not {config.stride}.")
+    if not 0 <= config.holdout < 1:
+        raise UserError(f"data.holdout must lie in [0, 1), not {config.holdout}.")
+
+
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{key} must be one of {', '.join(choices)}, not '{value}'.")

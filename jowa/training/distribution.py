@@ -1,0 +1,110 @@
+"""One process or many: the same program under `python` and under `torchrun`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from jowa.errors import UserError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """This process's place among all; rank 0 alone writes files."""
+
+    rank: int
+    ranks: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.ranks > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        if self.ranks > 1:
+            dist.barrier()
+
+    def gather(self, value: Result) -> list[Result]:
+        """Every process's value, in the order of ranks, on every process."""
+        if self.ranks == 1:
+            return [value]
+        values: list[Result] = [value] * self.ranks
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_main(self, work: Callable[[], Result]) -> Result | None:
+        """Run `work` on rank 0; a UserError there is raised on every process, so that none waits for ever."""
+        messages: list[str | None] = [None]
+        result = None
+        if self.is_main:
+            try:
+                result = work()
+            except UserError as error:
+                messages[0] = str(error)
+        if self.ranks > 1:
+            dist.broadcast_object_list(messages, src=0)
+        if messages[0] is not None:
+            raise UserError(messages[0])
+        return result
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over processes."""
+        if self.ranks == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+
+
+def rank_and_ranks() -> tuple[int, int]:
+    """(rank, number of processes) as torchrun's environment says, before anything is started."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is this process's GPU where there is one. Raises UserError for a device that isn't there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"training.device={name} is no device: choose auto, cpu or cuda.") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"training.device={name} was asked for, but there is no GPU here: choose auto or cpu.")
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def distributed(device_name: str) -> Iterator[Distribution]:
+    """Join the process group that torchrun announces, if any, and leave it at the end."""
+    rank, ranks = rank_and_ranks()
+    device = choose_device(device_name)
+    if ranks > 1:
+        # Rank 0 may encode a large data set while the others wait.
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(hours=24))
+    try:
+        yield Distribution(rank, ranks, device)
+    finally:
+        if ranks > 1:
+            dist.destroy_process_group()

@@ -1,0 +1,75 @@
+"""AdamW for the world-action model, Adam for the tokenizer; only matrices of linear maps decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jowa.models.q_ensemble import QEnsemble
+from jowa.training.config import StageConfig, TrainingConfig
+from jowa.training.learner import Learner
+
+
+class Optimizers:
+    """The optimisers of one stage, stepped together."""
+
+    def __init__(self, learner: Learner, stage: StageConfig, config: TrainingConfig) -> None:
+        self.clip = config.gradient_clip
+        self.stage = stage
+        decaying, others = decay_groups(learner.model)
+        fused = learner.legal.is_cuda
+        groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "model": torch.optim.AdamW(groups, lr=stage.learning_rate, fused=fused)
+        }
+        if stage.trains_tokenizer:
+            parameters = list(learner.tokenizer.parameters())
+            self.optimizers["tokenizer"] = torch.optim.Adam(parameters, lr=stage.tokenizer_learning_rate, fused=fused)
+
+    def zero_grad(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """Clip, check, step; returns the gradient norms before clipping.
+
+        Raises FloatingPointError before any weight has changed when a gradient isn't finite.
+        """
+        norms = {
+            f"gradient_norm/{name}": nn.utils.clip_grad_norm_(_parameters(optimizer), self.clip)
+            for name, optimizer in self.optimizers.items()
+        }
+        if not torch.stack(list(norms.values())).isfinite().all():
+            raise FloatingPointError("a gradient is not finite")
+        warmup = min(1.0, (step + 1) / max(1, self.stage.warmup_steps))
+        for name, optimizer in self.optimizers.items():
+            rate = self.stage.learning_rate if name == "model" else self.stage.tokenizer_learning_rate
+            for group in optimizer.param_groups:
+                group["lr"] = rate * warmup
+            optimizer.step()
+        return norms
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+
+
+def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(decaying, not decaying) trainable parameters: weights of linear maps against biases, norms and embeddings."""
+    linear = set()
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            linear.add(module.weight)
+        elif isinstance(module, QEnsemble):
+            linear |= {module.get_parameter(f"weight{i}") for i in (1, 2, 3)}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [p for p in trainable if p in linear], [p for p in trainable if p not in linear]
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

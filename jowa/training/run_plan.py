@@ -1,0 +1,113 @@
+"""What a run would do and need, computed without doing it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from torch import nn
+
+from jowa.data.store import EpisodeStore
+from jowa.errors import UserError
+from jowa.models.tokenizer import TOKENS_PER_FRAME, Tokenizer
+from jowa.models.world_action_model import BLOCK_TOKENS, BLOCKS, WorldActionModel
+from jowa.training.config import DataConfig, StageConfig, TrainingConfig
+
+GB = 1e9
+
+
+def describe_run(
+    tokenizer: Tokenizer,
+    model: WorldActionModel,
+    data: DataConfig,
+    stages: Mapping[str, StageConfig],
+    config: TrainingConfig,
+    ranks: int,
+) -> str:
+    """A page of plain text: parameters, steps and tokens, data found or missing, disk and memory."""
+    lines = ["Model", *_parameters(tokenizer, model), "", "Stages"]
+    for name, stage in stages.items():
+        lines.append(_stage(name, stage, config))
+    found, transitions = _data(data)
+    lines += ["", f"Data in {os.path.abspath(data.path)}", *found, "", "Disk", *_disk(tokenizer, model, transitions, config)]
+    lines += ["", "Memory (estimates from shapes, not measurements)"]
+    for name, stage in stages.items():
+        lines.append(_memory(name, stage, tokenizer, model, config, ranks))
+    return "\n".join(lines)
+
+
+def count(module: nn.Module, trained_only: bool = False) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained_only)
+
+
+def _parameters(tokenizer: Tokenizer, model: WorldActionModel) -> list[str]:
+    return [
+        f"  tokenizer            {count(tokenizer) / 1e6:9.3f} M parameters",
+        f"  world-action model   {count(model, trained_only=True) / 1e6:9.3f} M parameters ({model.config.name})",
+        f"  with the target copy {count(model) / 1e6:9.3f} M",
+    ]
+
+
+def _stage(name: str, stage: StageConfig, config: TrainingConfig) -> str:
+    tokens = config.batch_size * BLOCKS * BLOCK_TOKENS
+    trained = [part for part, on in (("tokenizer", stage.trains_tokenizer), ("world model", stage.world_weight > 0),
+                                     ("Q", stage.trains_q)) if on]
+    return (
+        f"  {name}: {stage.steps:,} steps × {config.batch_size} sequences × {BLOCKS * BLOCK_TOKENS} tokens = "
+        f"{stage.steps * tokens / 1e9:,.3f} G tokens; trains {', '.join(trained)} at {stage.learning_rate:g}"
+    )
+
+
+def _data(data: DataConfig) -> tuple[list[str], int]:
+    lines, total = [], 0
+    games: list[str] = list(data.games)
+    if not games:
+        try:
+            games = list(EpisodeStore(data.path).games)
+        except UserError:
+            return ["  missing: no recorded game; make some with python -m jowa.data.record"], 0
+    for game in games:
+        try:
+            store = EpisodeStore(data.path, [game])
+        except UserError as error:
+            lines.append(f"  {game:<16} missing" + ("" if "no " in str(error) else f" ({error})"))
+            continue
+        total += store.transitions(game)
+        lines.append(
+            f"  {game:<16} found: {len(store.tables[game]):,} episodes, {store.transitions(game):,} transitions, "
+            f"{store.bytes(game) / GB:.2f} GB"
+        )
+    missing = sum("missing" in line for line in lines)
+    if missing:
+        lines.append(f"  {missing} of {len(games)} games are missing; make them with python -m jowa.data.record")
+    return lines, total
+
+
+def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, config: TrainingConfig) -> list[str]:
+    weights = 4 * (count(tokenizer) + count(model))
+    optimizers = 8 * (count(tokenizer) + count(model, trained_only=True))
+    return [
+        f"  cached codes  {transitions * TOKENS_PER_FRAME * 2 / GB:.3f} GB (72 bytes a frame)",
+        f"  checkpoints   {(weights + optimizers) * config.keep_checkpoints * 2 / GB:.3f} GB at most "
+        f"({config.keep_checkpoints} kept of each stage)",
+    ]
+
+
+def _memory(
+    name: str, stage: StageConfig, tokenizer: Tokenizer, model: WorldActionModel, config: TrainingConfig, ranks: int
+) -> str:
+    sequences = config.micro_batch or config.batch_size // ranks
+    tokens = sequences * BLOCKS * BLOCK_TOKENS
+    state = 16 * count(model, trained_only=True) + 4 * count(tokenizer)
+    # About 34 bytes a token, layer and channel in half precision without stored attention maps, twice that in float32,
+    # and three float32 copies of the logits.
+    activations = tokens * (model.config.layers * model.config.width * 68 + model.vocabulary * 12)
+    if stage.trains_tokenizer:
+        state += 12 * count(tokenizer)
+        frames = stage.tokenizer_frames * sequences // config.batch_size
+        maps = 6 * (tokenizer.config.encoder_blocks[0] + tokenizer.config.decoder_blocks[0]) + 4
+        activations += frames * maps * 84 * 84 * tokenizer.config.widths[0] * 4
+    return (
+        f"  {name}: about {state / GB:.2f} GB of weights and optimiser state and {activations / GB:.1f} GB of activations "
+        f"for {sequences} sequences a process; lower training.micro_batch to need less"
+    )

@@ -1,0 +1,114 @@
+"""A training session: the learner, its data and its run folder, through all stages in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import jowa
+from jowa.data.order import check_batch_size
+from jowa.data.sequences import SequenceDataset
+from jowa.data.store import EpisodeStore
+from jowa.games import GAMES, legal_mask
+from jowa.models.perceptual import load_lpips
+from jowa.models.tokenizer import Tokenizer
+from jowa.models.world_action_model import WorldActionModel
+from jowa.training.checkpoint import Place, list_checkpoints, restore
+from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
+from jowa.training.distribution import Distribution
+from jowa.training.learner import Learner
+from jowa.training.loop import Run, train_stage
+from jowa.training.metrics import MetricsLog
+from jowa.training.pictures import picture_hook
+from jowa.training.run_folder import prepare_run_folder
+from jowa.training.stage_data import stage_data
+from jowa.training.validation import validation_hook
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What pretraining and finetuning have in common. `config` is the entry point's whole configuration."""
+
+    out: str
+    resume: bool
+    seed: int
+    data: DataConfig
+    objective: ObjectiveConfig
+    training: TrainingConfig
+    stages: Mapping[str, StageConfig]
+    config: Any
+
+
+def run_stages(
+    settings: Settings, tokenizer: Tokenizer, model: WorldActionModel, store: EpisodeStore, distribution: Distribution
+) -> Path:
+    """Train through all stages, from the newest checkpoint when resuming; returns the run's folder."""
+    training = settings.training
+    folder = Path(settings.out)
+    learner = make_learner(tokenizer, model, settings.objective, store, distribution)
+    distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
+    checkpoints = list_checkpoints(folder)
+    resume_from = checkpoints[-1] if checkpoints else None
+    place = restore(resume_from, learner) if resume_from is not None else None
+    facts = {"games": list(store.games), "jowa": jowa.__version__, "data": str(Path(settings.data.path).resolve()),
+             "data_fingerprints": {game: store.fingerprint(game) for game in store.games}, "holdout": settings.data.holdout}
+    log = MetricsLog(folder, training.logger, active=distribution.is_main)
+    run = Run(folder, settings.seed, training, distribution, log, facts)
+    for name, stage in remaining(settings.stages, place):
+        here = place is not None and place.stage == name
+        data, held_out = stage_data(store, settings.data, stage, tokenizer, distribution)
+        check_batch_size(training.batch_size, len(data))
+        train_stage(
+            run, name, stage, learner, data,
+            resume_from=resume_from if here else None,
+            first_step=place.step if here and place is not None else 0,
+            validate=validation_hook(learner, held_out, training, distribution),
+            picture=picture_hook(learner, picture_data(store, settings.data), folder, distribution),
+        )  # fmt: skip
+    log.close()
+    distribution.barrier()
+    return folder
+
+
+def remaining(stages: Mapping[str, StageConfig], place: Place | None) -> list[tuple[str, StageConfig]]:
+    """The stages that still have steps to take."""
+    names = list(stages)
+    first = names.index(place.stage) if place is not None else 0
+    if place is not None and place.step >= stages[place.stage].steps:
+        first += 1
+    return [(name, stages[name]) for name in names[first:] if stages[name].steps > 0]
+
+
+def make_learner(
+    tokenizer: Tokenizer, model: WorldActionModel, objective: ObjectiveConfig, store: EpisodeStore,
+    distribution: Distribution,
+) -> Learner:  # fmt: skip
+    config = tokenizer.config
+    perceptual = load_lpips(config.perceptual_weights) if config.perceptual == "lpips" else None
+    learner = Learner(tokenizer, model, objective, legal_table(store.games), perceptual, distribution.ranks)
+    return learner.to(distribution.device)
+
+
+def legal_table(games: tuple[str, ...]) -> Tensor:
+    """(60, 18) bool; games without data keep all actions, nothing reads them."""
+    table = np.ones((len(GAMES), 18), dtype=bool)
+    for game in games:
+        table[GAMES.index(game)] = legal_mask(game)
+    return torch.from_numpy(table)
+
+
+def picture_data(store: EpisodeStore, config: DataConfig) -> SequenceDataset:
+    """Held-out sequences with their frames."""
+    return SequenceDataset(store, split="held_out", holdout=config.holdout, stride=config.stride)
+
+
+def use_threads(threads: int | None) -> None:
+    """PyTorch's threads in this process; None leaves its own choice."""
+    if threads is not None:
+        torch.set_num_threads(threads)
