@@ -31,10 +31,8 @@ def golden_tensor(name: str, shape: tuple[int, ...], salt: str) -> Tensor:
     if len(shape) == 1:
         value = 1 + 0.1 * n if name.endswith("weight") else 0.05 * n
     elif "head_q" in name and ".params." in name:
-        if len(shape) == 3:
-            value = n * 2 / math.sqrt(shape[-1])
-        else:
-            value = 1 + 0.1 * n if place in ("2", "6") else 0.05 * n
+        gain = 1 + 0.1 * n if place in ("2", "6") else 0.05 * n
+        value = n * 2 / math.sqrt(shape[-1]) if len(shape) == 3 else gain
     elif "emb" in name.lower():
         value = 0.5 * n
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +48,11 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device; frames stay uint8."""
-        tensors = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        moved: dict[str, Any] = {
-            name: None if tensor is None else tensor.to(device, non_blocking=non_blocking)
-            for name, tensor in tensors.items()
-        }
-        return Batch(**moved)
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Batch(**{name: None if part is None else change(part) for name, part in parts.items()})
 
     def with_codes(self, codes: Tensor) -> Batch:
         """The same batch with `codes` (B, L, K) int64 beside its frames."""

@@ -8,7 +8,7 @@ from jowa.evaluation.scores import Estimate
 
 
 def score_table(results: Results) -> str:
-    """One row a game: mean return [interval] of every mode, the data's mean, human- and DQN-normalised score, verdict."""
+    """One row a game: mean return [interval] of every mode, the data's mean, normalised scores, verdict."""
     best = best_mode(results)
     head = ["game", *(LABELS.get(mode.mode, mode.mode).lower() for mode in results.modes), "data mean"]
     head += ["human-norm.", "DQN-norm.", "above random"] if best else []
@@ -28,13 +28,10 @@ def score_table(results: Results) -> str:
     lines.insert(1, "  ".join("-" * width for width in widths))
     confidence = f"{100 * results.bootstrap.confidence:.0f} %"
     episodes = max((score.episodes for mode in results.modes for score in mode.games), default=0)
-    note = f"Mean raw return of {episodes} episodes [{confidence} bootstrap interval]; normalised: {_best_name(results)}."
+    note = f"Mean raw return of {episodes} episodes [{confidence} bootstrap interval]."
+    if best is not None:
+        note += f" Normalised scores are those {LABELS.get(best.mode, best.mode).lower()}."
     return "\n".join([*lines, note, *(f"Note: {warning}" for warning in results.warnings)])
-
-
-def _best_name(results: Results) -> str:
-    best = best_mode(results)
-    return LABELS.get(best.mode, best.mode).lower() if best else "none"
 
 
 def _estimate(estimate: Estimate | None) -> str:

@@ -67,7 +67,7 @@ class LinearTap(nn.Module):
 
 
 class LPIPS(nn.Module):
-    """Distance of grey images x, y (N, 1, H, W) in [−1, 1], one number an image: (N,). Always frozen and in eval mode."""
+    """Distance of grey images x, y (N, 1, H, W) in [−1, 1], one number an image: (N,). Always frozen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,10 @@ def load_lpips(path: str | None) -> LPIPS:
         raise UserError(f"tokenizer.perceptual=lpips needs weights that don't ship with jowa: {advice}")
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}: {advice}")
-    state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+    if path.endswith(".safetensors"):
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
     wanted = LPIPS()
     tensors = {name.split("lpips.")[-1]: tensor for name, tensor in state.items()}
     if not set(wanted.state_dict()) <= set(tensors):

@@ -1,4 +1,4 @@
-"""Temporal-difference losses of the Q networks: C51 and the scalar variant (paper, section 4.3; Bellemare et al. 2017)."""
+"""Temporal-difference losses of the Q networks: C51 (Bellemare et al. 2017) and scalar (paper, section 4.3)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def next_step(x: Tensor) -> Tensor:
 
 
 def project(probabilities: Tensor, rewards: Tensor, discounts: Tensor, support: Tensor) -> Tensor:
-    """Distribution of r + discount·Z on the support: (..., Z), (...), (...), (Z,) → (..., Z); mass beyond is clipped."""
+    """Distribution of r + discount·Z on the support: (..., Z), (...), (...), (Z,) → (..., Z), clipped at its ends."""
     low, high = support[0], support[-1]
     step = (high - low) / (support.numel() - 1)
     moved = (rewards[..., None] + discounts[..., None] * support).clamp(low, high)

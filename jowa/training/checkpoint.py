@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ def save_checkpoint(
     if optimizers is not None:
         torch.save(optimizers.state_dict(), temporary / OPTIMIZERS)
         sync_file(temporary / OPTIMIZERS)
-    os.replace(temporary, final)
+    temporary.replace(final)
     sync_folder(parent)
     for old in list_checkpoints(run, place.stage)[:-keep]:
         shutil.rmtree(old)
@@ -109,4 +108,4 @@ def check_size(checkpoint: Path, size: str | None) -> None:
     """Raises UserError when the checkpoint's model isn't of the size asked for; None asks for nothing."""
     name = read_description(checkpoint)["model"]["name"]
     if size is not None and name != size:
-        raise UserError(f"The checkpoint {checkpoint} is of size {name}, not {size}: drop size= or choose another ckpt.")
+        raise UserError(f"The checkpoint {checkpoint} is of size {name}, not {size}: drop size or choose another ckpt.")

@@ -56,7 +56,7 @@ def train_stage(
 ) -> None:
     """Run one stage from `first_step` to its end, leaving a checkpoint at the end and every checkpoint_every steps.
 
-    Step s draws its data and its random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
+    Step s draws its data and random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
     """
     config, distribution = run.config, run.distribution
     learner.begin(stage)
@@ -203,7 +203,7 @@ class Meter:
         return values
 
 
-def progress(run: Run, name: str, first: int, steps: int) -> "tqdm[Any]":
+def progress(run: Run, name: str, first: int, steps: int) -> tqdm[Any]:
     return tqdm(total=steps, initial=first, desc=name, unit="step", disable=not run.distribution.is_main)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import nn
 
@@ -29,7 +29,8 @@ def describe_run(
     for name, stage in stages.items():
         lines.append(_stage(name, stage, config))
     found, transitions = _data(data)
-    lines += ["", f"Data in {os.path.abspath(data.path)}", *found, "", "Disk", *_disk(tokenizer, model, transitions, config)]
+    lines += ["", f"Data in {Path(data.path).resolve()}", *found]
+    lines += ["", "Disk", *_disk(tokenizer, model, transitions, config)]
     lines += ["", "Memory (estimates from shapes, not measurements)"]
     for name, stage in stages.items():
         lines.append(_memory(name, stage, tokenizer, model, config, ranks))
@@ -108,6 +109,6 @@ def _memory(
         maps = 6 * (tokenizer.config.encoder_blocks[0] + tokenizer.config.decoder_blocks[0]) + 4
         activations += frames * maps * 84 * 84 * tokenizer.config.widths[0] * 4
     return (
-        f"  {name}: about {state / GB:.2f} GB of weights and optimiser state and {activations / GB:.1f} GB of activations "
-        f"for {sequences} sequences a process; lower training.micro_batch to need less"
+        f"  {name}: about {state / GB:.2f} GB of weights and optimiser state and {activations / GB:.1f} GB of "
+        f"activations for {sequences} sequences a process; lower training.micro_batch to need less"
     )

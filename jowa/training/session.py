@@ -56,8 +56,13 @@ def run_stages(
     checkpoints = list_checkpoints(folder)
     resume_from = checkpoints[-1] if checkpoints else None
     place = restore(resume_from, learner) if resume_from is not None else None
-    facts = {"games": list(store.games), "jowa": jowa.__version__, "data": str(Path(settings.data.path).resolve()),
-             "data_fingerprints": {game: store.fingerprint(game) for game in store.games}, "holdout": settings.data.holdout}
+    facts = {
+        "jowa": jowa.__version__,
+        "games": list(store.games),
+        "data": str(Path(settings.data.path).resolve()),
+        "data_fingerprints": {game: store.fingerprint(game) for game in store.games},
+        "holdout": settings.data.holdout,
+    }
     log = MetricsLog(folder, training.logger, active=distribution.is_main)
     run = Run(folder, settings.seed, training, distribution, log, facts)
     for name, stage in remaining(settings.stages, place):
