@@ -14,10 +14,10 @@ from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
 from jowa.games import GAMES, legal_actions, task_id
 
-# Skiing: ALE knows 9 actions only. YarsRevenge, TimePilot: a second reset differs from a fresh start.
-PLAYED = ("Pong", "Breakout", "Phoenix", "Skiing", "YarsRevenge", "TimePilot", "MsPacman")
-# Games that end within a few hundred random steps, so that resets are met.
-SHORT = {"Breakout", "Phoenix"}
+# Breakout and Berzerk end within the steps played, so that resets are met.
+SHORT = ("Breakout", "Berzerk")
+# Skiing: ALE knows 9 actions only. YarsRevenge, TimePilot, Berzerk: a second reset differs from a fresh start.
+PLAYED = (*SHORT, "Pong", "Skiing", "YarsRevenge", "TimePilot", "MsPacman")
 
 
 class Reference:
@@ -50,25 +50,25 @@ class Reference:
         return cv2.resize(screen, (84, 84), interpolation=cv2.INTER_AREA)
 
 
-@pytest.mark.parametrize("sticky", [0.0, 0.25])
-def test_vector_and_single_environments_equal_plain_ale(sticky: float) -> None:
+@pytest.mark.parametrize(("played", "sticky"), [(PLAYED, 0.0), (SHORT, 0.25)])
+def test_vector_and_single_environments_equal_plain_ale(played: tuple[str, ...], sticky: float) -> None:
     protocol = ProtocolConfig(repeat_action_probability=sticky)
-    seeds = [11 + index for index in range(len(PLAYED))]
-    vector = AtariEnvironments(PLAYED, protocol, seeds)
-    singles = [SingleAtari(game, protocol, seed) for game, seed in zip(PLAYED, seeds, strict=True)]
-    references = [Reference(game, seed, sticky) for game, seed in zip(PLAYED, seeds, strict=True)]
+    seeds = [11 + index for index in range(len(played))]
+    vector = AtariEnvironments(played, protocol, seeds)
+    singles = [SingleAtari(game, protocol, seed) for game, seed in zip(played, seeds, strict=True)]
+    references = [Reference(game, seed, sticky) for game, seed in zip(played, seeds, strict=True)]
     frames = vector.reset()
-    for index in range(len(PLAYED)):
+    for index in range(len(played)):
         assert np.array_equal(frames[index], references[index].reset())
         assert np.array_equal(frames[index], singles[index].reset())
     rng = np.random.default_rng(0)
-    ends = dict.fromkeys(PLAYED, 0)
+    ends = dict.fromkeys(played, 0)
     rewarded = set()
-    for _ in range(500):
-        actions = rng.integers(0, 18, len(PLAYED))
+    for _ in range(400):
+        actions = rng.integers(0, 18, len(played))
         result = vector.step(actions)
         assert not result.truncated.any()
-        for index, game in enumerate(PLAYED):
+        for index, game in enumerate(played):
             frame, reward, over = references[index].step(int(actions[index]))
             single = singles[index].step(int(actions[index]))
             assert (result.rewards[index], result.terminated[index]) == (reward, over), game
@@ -86,7 +86,7 @@ def test_vector_and_single_environments_equal_plain_ale(sticky: float) -> None:
                 assert np.array_equal(frames[index], frame)
                 assert np.array_equal(singles[index].reset(), frame)
     vector.close()
-    assert all(ends[game] for game in SHORT) and len(rewarded) >= 5
+    assert all(ends[game] for game in SHORT) and len(rewarded) >= len(played) // 2
 
 
 def test_going_back_to_the_beginning_equals_loading_the_rom() -> None:
@@ -199,7 +199,7 @@ def test_no_op_starts_vary_within_their_bound() -> None:
     for _ in range(5):
         allowed.append(Reference._resize(ale.getScreenGrayscale()).tobytes())
         ale.act(0)
-    envs = AtariEnvironments(["Boxing"] * 16, protocol, list(range(16)))
+    envs = AtariEnvironments(["Boxing"] * 12, protocol, list(range(12)))
     single = SingleAtari("Boxing", protocol, 0)
     for screens in (envs.reset(), [single.reset() for _ in range(24)]):
         seen = {screen.tobytes() for screen in screens}

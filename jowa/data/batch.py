@@ -52,7 +52,8 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Batch(**{name: None if part is None else change(part) for name, part in parts.items()})
+        changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
+        return Batch(**changed)
 
     def with_codes(self, codes: Tensor) -> Batch:
         """The same batch with `codes` (B, L, K) int64 beside its frames."""

@@ -81,7 +81,9 @@ def load_weights(folder: Path, tokenizer: Tokenizer, model: WorldActionModel) ->
         raise UserError(f"{folder / WEIGHTS} can't be read ({error}); choose another ckpt.") from error
     modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "model": model}
     expected = {
-        f"{part}.{name}": tensor.shape for part, module in modules.items() for name, tensor in module.state_dict().items()
+        f"{part}.{name}": tensor.shape
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
     }
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise UserError(f"{folder / WEIGHTS} holds a checkpoint of another size than its {DESCRIPTION} describes.")

@@ -49,5 +49,5 @@ def world_losses(
 def world_counts(valid: Tensor, tokens_per_frame: int) -> dict[str, Tensor]:
     """How many labels each of `world_losses` sums over; valid (B, L)."""
     steps = valid.sum()
-    followed = (valid[:, 1:] & valid[:, :-1]).sum()
-    return {"observation": steps * (tokens_per_frame - 1) + followed, "reward": steps, "end": steps}
+    first_codes = valid[:, 1:].sum()
+    return {"observation": steps * (tokens_per_frame - 1) + first_codes, "reward": steps, "end": steps}

@@ -109,7 +109,7 @@ def check_batch(config: TrainingConfig, ranks: int) -> None:
     """Raises UserError unless the batch can be shared evenly among the processes and their micro-batches."""
     if config.batch_size % ranks:
         raise UserError(
-            f"training.batch_size={config.batch_size} can't be shared by {ranks} processes: make it a multiple of {ranks}."
+            f"training.batch_size={config.batch_size} can't be shared by {ranks} processes: take a multiple of {ranks}."
         )
     share = config.batch_size // ranks
     if config.micro_batch is not None and (config.micro_batch < 1 or share % config.micro_batch):
