@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import Container, DictConfig, ListConfig, MissingMandatoryValue, OmegaConf
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jowa.errors import UserError
@@ -33,8 +33,21 @@ def config_folder() -> Path:
 def load_config(schema: type[Config], name: str, overrides: Sequence[str]) -> Config:
     """Compose `configs/<name>.yaml` with Hydra-style overrides into plain dataclasses.
 
-    Raises UserError for an unknown key, preset or value, naming the key.
+    Raises UserError for an unknown key, preset or value, naming the key, and for a value that is missing.
     """
+    composed = compose_config(schema, name, overrides)
+    missing = _missing_keys(OmegaConf.to_container(composed))
+    if missing:
+        raise UserError(f"A value is missing: give {' and '.join(f'{key}=…' for key in missing)}.")
+    try:
+        result: Any = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise UserError(_sentence(error, schema)) from error
+    return result
+
+
+def compose_config(schema: type[Any], name: str, overrides: Sequence[str]) -> DictConfig:
+    """The same before missing values are asked for and references to other keys are followed."""
     GlobalHydra.instance().clear()
     node = OmegaConf.structured(schema)
     _thaw(node)
@@ -42,23 +55,24 @@ def load_config(schema: type[Config], name: str, overrides: Sequence[str]) -> Co
     try:
         with initialize_config_dir(config_dir=str(config_folder()), version_base=None):
             composed = compose(config_name=name, overrides=list(overrides))
-        _require_values(composed)
         # Merging once more refuses what `+key=value` smuggled past the schema.
-        result: Any = OmegaConf.to_object(OmegaConf.merge(node, OmegaConf.to_container(composed)))
+        merged = OmegaConf.merge(node, OmegaConf.to_container(composed))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_sentence(error, schema)) from error
-    return result
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
     """Run one entry point from the command line; a UserError ends it with one sentence and exit code 2."""
     arguments = sys.argv[1:]
     try:
-        if arguments and arguments[0] in ("-h", "--help"):
+        if {"-h", "--help"} & set(arguments):
             print(_help(name, main))
             return
-        if arguments and arguments[0] == "--cfg":
-            print(OmegaConf.to_yaml(OmegaConf.structured(load_config(schema, name, arguments[1:]))))
+        if "--cfg" in arguments:
+            overrides = [argument for argument in arguments if argument != "--cfg"]
+            print(OmegaConf.to_yaml(compose_config(schema, name, overrides)))
             return
         main(load_config(schema, name, arguments))
     except UserError as error:
@@ -83,10 +97,11 @@ def _thaw(node: Container) -> None:
             _thaw(child)
 
 
-def _require_values(config: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"A value is missing: give {' and '.join(f'{key}=…' for key in missing)}.")
+def _missing_keys(values: Any, prefix: str = "") -> list[str]:
+    # Not OmegaConf.missing_keys: it fails where one key refers to another that is missing.
+    if not isinstance(values, dict):
+        return [prefix.removesuffix(".")] if values == "???" else []
+    return [missing for key, value in values.items() for missing in _missing_keys(value, f"{prefix}{key}.")]
 
 
 def _known_keys(node: Any, prefix: str = "") -> list[str]:
@@ -101,8 +116,8 @@ def _known_keys(node: Any, prefix: str = "") -> list[str]:
 
 def _sentence(error: Exception, schema: type[Any]) -> str:
     """One line of what Hydra or OmegaConf say in many."""
-    if isinstance(error, MissingMandatoryValue):
-        return f"A value is missing: {error}"
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' can't be read: write key=value, lists as key=[a,b], text with odd signs in quotes."
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = str(error)
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' (?:is )?not in", text)
@@ -120,8 +135,6 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
     group = re.search(r"Could not override '(\w+)'. No match in the defaults list", text)
     if group:
         return f"'{group.group(1)}' isn't chosen by default: write +{group.group(1)}=… with a plus."
-    if "parsing override" in first:
-        return f"{first}: write it as key=value."
     return f"Configuration key '{key}': {first}" if key else f"Configuration: {first}"
 
 

@@ -96,9 +96,15 @@ def check(config: EvaluateConfig) -> None:
     for key in ("episodes", "environments"):
         if getattr(config, key) < 1:
             raise UserError(f"{key} must be at least 1, not {getattr(config, key)}.")
+    if len(set(config.games)) != len(config.games):
+        raise UserError(f"games names a game twice: {', '.join(config.games)}.")
+    if not config.modes or len(set(config.modes)) != len(config.modes):
+        raise UserError(f"modes must name at least one way of playing and none twice, not {config.modes}.")
     for mode in config.modes:
         if mode not in (RANDOM, NO_PLANNING, PLANNING):
             raise UserError(f"modes may hold '{RANDOM}', '{NO_PLANNING}' and '{PLANNING}', not '{mode}'.")
+    if config.bootstrap.resamples < 1 or not 0 < config.bootstrap.confidence < 1:
+        raise UserError("bootstrap.resamples must be at least 1 and bootstrap.confidence lie between 0 and 1.")
     config.protocol.check()
     check_planner(config.planner)
 
@@ -106,12 +112,12 @@ def check(config: EvaluateConfig) -> None:
 def main(config: EvaluateConfig) -> None:
     check(config)
     use_threads(config.threads)
-    checkpoint = latest_checkpoint(Path(config.ckpt))
+    checkpoint = latest_checkpoint(Path(config.ckpt)).resolve()
     check_size(checkpoint, config.size)
     agent = load_agent(checkpoint)
     games = tuple(config.games or agent.description["games"])
     run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
-    with distributed(config.device) as distribution:
+    with distributed(config.device, "device") as distribution:
         folder = distribution.on_main(lambda: output_folder(config, run_folder))
         agent.tokenizer.to(distribution.device)
         agent.model.to(distribution.device)

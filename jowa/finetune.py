@@ -46,6 +46,7 @@ class FinetuneConfig:
     ckpt: str = "???"
     size: str | None = None
     task_from: str = "paper"
+    perceptual_weights: str | None = None
     out: str = "runs/finetune"
     resume: bool = False
     dry_run: bool = False
@@ -63,7 +64,7 @@ def check(config: FinetuneConfig) -> None:
         check_game(config.task_from)
     check_data(config.data)
     check_training(config.training, config.objective, {"stage": config.stage})
-    check_batch(config.training, rank_and_ranks()[1])
+    check_batch(config.training, rank_and_ranks()[1], {"stage": config.stage})
     if config.stage.steps == 0:
         raise UserError("Nothing to do: set stage.steps above 0.")
     if config.data.games not in ([], [config.game]):
@@ -89,6 +90,10 @@ def main(config: FinetuneConfig) -> None:
     checkpoint = latest_checkpoint(Path(config.ckpt))
     check_size(checkpoint, config.size)
     agent = load_agent(checkpoint)
+    perceptual = "lpips" if config.perceptual_weights else "none"
+    agent.tokenizer.config = replace(
+        agent.tokenizer.config, perceptual=perceptual, perceptual_weights=config.perceptual_weights
+    )
     stages = {STAGE: config.stage}
     if config.dry_run:
         if rank_and_ranks()[0] == 0:

@@ -69,7 +69,7 @@ def check_game(name: str) -> str:
     if name in GAMES:
         return name
     by_plain_name = {_plain(game): game for game in GAMES}
-    close = difflib.get_close_matches(_plain(name), by_plain_name, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(_plain(str(name)), by_plain_name, n=1, cutoff=0.5)
     advice = f"did you mean '{by_plain_name[close[0]]}'?" if close else f"choose among {', '.join(GAMES)}."
     raise UserError(f"Unknown game '{name}' (key 'game'): {advice}")
 

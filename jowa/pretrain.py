@@ -59,7 +59,7 @@ def check(config: PretrainConfig) -> None:
     check_tokenizer(config.tokenizer)
     check_data(config.data)
     check_training(config.training, config.objective, config.stages)
-    check_batch(config.training, rank_and_ranks()[1])
+    check_batch(config.training, rank_and_ranks()[1], config.stages)
     if config.stage1.steps == config.stage2.steps == 0:
         raise UserError("Nothing to do: set stage1.steps or stage2.steps above 0.")
 

@@ -44,11 +44,15 @@ def save_agent(folder: Path, tokenizer: Tokenizer, model: WorldActionModel, fact
 def read_description(folder: Path) -> dict[str, Any]:
     """The description of an agent's folder. Raises UserError when there is none or it can't be read."""
     try:
-        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
+        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no readable agent ({DESCRIPTION}: {error}); choose another ckpt.") from error
+    if not isinstance(description, dict):
+        raise UserError(f"{folder / DESCRIPTION} is damaged; choose another ckpt.")
     if description.get("format") != FORMAT:
         raise UserError(f"{folder} was written in format {description.get('format')}, this jowa reads {FORMAT}.")
+    if not all(isinstance(description.get(part), dict) for part in ("model", "tokenizer")):
+        raise UserError(f"{folder / DESCRIPTION} is damaged: it lacks the agent's sizes; choose another ckpt.")
     return description
 
 
@@ -67,8 +71,11 @@ def load_agent(folder: Path) -> Agent:
     """Build the agent a folder describes, on the CPU, in eval mode. Raises UserError for a damaged or missing one."""
     description = read_description(folder)
     model_config, tokenizer_config = sizes_of(description)
-    tokenizer = Tokenizer(tokenizer_config)
-    model = WorldActionModel(model_config, tokenizer_config.vocabulary)
+    try:
+        tokenizer = Tokenizer(tokenizer_config)
+        model = WorldActionModel(model_config, tokenizer_config.vocabulary)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / DESCRIPTION} is damaged ({error}); choose another ckpt.") from error
     load_weights(folder, tokenizer, model)
     return Agent(tokenizer.eval(), model.eval(), description)
 

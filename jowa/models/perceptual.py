@@ -99,17 +99,18 @@ def load_lpips(path: str | None) -> LPIPS:
     Raises UserError when no file is named, it is missing, or it holds other tensors.
     """
     advice = "set tokenizer.perceptual_weights to a file with the LPIPS weights, or tokenizer.perceptual=none."
+    wanted = LPIPS()
     if path is None:
         raise UserError(f"tokenizer.perceptual=lpips needs weights that don't ship with jowa: {advice}")
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}: {advice}")
-    if path.endswith(".safetensors"):
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = LPIPS()
-    tensors = {name.split("lpips.")[-1]: tensor for name, tensor in state.items()}
-    if not set(wanted.state_dict()) <= set(tensors):
-        raise UserError(f"{path} doesn't hold the LPIPS weights: {advice}")
-    wanted.load_state_dict({name: tensors[name] for name in wanted.state_dict()})
+    try:
+        if path.endswith(".safetensors"):
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = {name.split("lpips.")[-1]: tensor for name, tensor in state.items()}
+        wanted.load_state_dict({name: tensors[name] for name in wanted.state_dict()})
+    except Exception as error:  # files of other kinds fail in many ways
+        raise UserError(f"{path} doesn't hold the LPIPS weights: {advice}") from error
     return wanted

@@ -21,6 +21,8 @@ class TokenizerConfig:
     """The defaults are the published network. Three levels: at 84, at 12 (encoder) or 42 (decoder), and at 6.
 
     widths: channels of each level; encoder_blocks, decoder_blocks: its residual blocks, none leaves the width as it is.
+    squared_weight: weight of the squared error beside the absolute one. The paper has none; without LPIPS it is what
+    makes small moving things appear early, since the absolute error is content with the background.
     """
 
     widths: tuple[int, ...] = (64, 64, 64)
@@ -28,6 +30,7 @@ class TokenizerConfig:
     decoder_blocks: tuple[int, ...] = (3, 3, 3)
     embedding_width: int = 512
     vocabulary: int = 2048
+    squared_weight: float = 0.0
     perceptual: str = "none"
     perceptual_weights: str | None = None
 
@@ -44,6 +47,8 @@ def check_tokenizer(config: TokenizerConfig) -> None:
         raise UserError(f"tokenizer.embedding_width must be at least 1, not {config.embedding_width}.")
     if not 2 <= config.vocabulary <= 65536:
         raise UserError(f"tokenizer.vocabulary must lie in 2 … 65536, not {config.vocabulary}.")
+    if config.squared_weight < 0:
+        raise UserError(f"tokenizer.squared_weight must not be negative, but is {config.squared_weight}.")
     if config.perceptual not in ("lpips", "none"):
         raise UserError(f"tokenizer.perceptual must be 'lpips' or 'none', not '{config.perceptual}'.")
 

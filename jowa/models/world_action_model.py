@@ -46,6 +46,8 @@ def check_model(config: ModelConfig) -> None:
     """Raises UserError for sizes that can't be built, naming the key."""
     if min(config.layers, config.heads, config.width, config.q_networks, config.q_width) < 1:
         raise UserError("model.layers, heads, width, q_networks and q_width must be at least 1.")
+    if not all(0 <= rate < 1 for rate in (config.dropout, config.attention_dropout, config.q_dropout)):
+        raise UserError("model.dropout, attention_dropout and q_dropout must lie in [0, 1).")
     if config.width % config.heads:
         raise UserError(
             f"model.heads={config.heads} doesn't divide model.width={config.width}: choose heads that divide the width."

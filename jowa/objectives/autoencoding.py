@@ -22,5 +22,6 @@ def autoencoding_losses(
     commitment = total((latents - nearest.detach()).square())
     return {
         "reconstruction": total((x - reconstruction).abs()),
+        "squared_error": total((x - reconstruction).square()),
         "quantisation": codebook + COMMITMENT * commitment,
     }

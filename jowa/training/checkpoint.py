@@ -89,7 +89,7 @@ def restore(checkpoint: Path, learner: Learner) -> Place:
     return Place(str(description["stage"]), int(description["step"]))
 
 
-NOT_SIZES = {"name", "dropout", "attention_dropout", "q_dropout", "perceptual", "perceptual_weights"}
+NOT_SIZES = {"name", "dropout", "attention_dropout", "q_dropout", "squared_weight", "perceptual", "perceptual_weights"}
 
 
 def _plain(value: Any) -> Any:
@@ -101,11 +101,15 @@ def load_optimizers(checkpoint: Path, optimizers: Optimizers) -> None:
     path = checkpoint / OPTIMIZERS
     if not path.is_file():
         raise UserError(f"{checkpoint} holds no optimiser state, so training can't go on from it.")
-    optimizers.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        optimizers.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # damaged files fail in many ways
+        raise UserError(f"{path} can't be read or fits other stage settings; delete {checkpoint} to go on from the one "
+                        "before it.") from error
 
 
 def check_size(checkpoint: Path, size: str | None) -> None:
     """Raises UserError when the checkpoint's model isn't of the size asked for; None asks for nothing."""
-    name = read_description(checkpoint)["model"]["name"]
+    name = read_description(checkpoint)["model"].get("name")
     if size is not None and name != size:
         raise UserError(f"The checkpoint {checkpoint} is of size {name}, not {size}: drop size or choose another ckpt.")

@@ -92,6 +92,8 @@ def check_training(config: TrainingConfig, objective: ObjectiveConfig, stages: d
                 "keep_checkpoints", "validation_sequences"):
         if getattr(config, key) < 1:
             raise UserError(f"training.{key} must be at least 1, not {getattr(config, key)}.")
+    if config.weight_decay < 0 or config.gradient_clip <= 0:
+        raise UserError("training.weight_decay must not be negative and training.gradient_clip must be above 0.")
     for name, stage in stages.items():
         if stage.steps < 0 or stage.tokenizer_frames < 0:
             raise UserError(f"{name}.steps and {name}.tokenizer_frames must not be negative.")
@@ -105,7 +107,7 @@ def check_training(config: TrainingConfig, objective: ObjectiveConfig, stages: d
             raise UserError(f"{name}.conservative_weight needs Q networks that learn: set {name}.td_weight above 0.")
 
 
-def check_batch(config: TrainingConfig, ranks: int) -> None:
+def check_batch(config: TrainingConfig, ranks: int, stages: dict[str, StageConfig]) -> None:
     """Raises UserError unless the batch can be shared evenly among the processes and their micro-batches."""
     if config.batch_size % ranks:
         raise UserError(
@@ -116,6 +118,13 @@ def check_batch(config: TrainingConfig, ranks: int) -> None:
         raise UserError(
             f"training.micro_batch={config.micro_batch} doesn't divide the {share} sequences a process gets each step."
         )
+    parts = config.batch_size // (config.micro_batch or share)
+    for name, stage in stages.items():
+        if 0 < stage.tokenizer_frames < parts:
+            raise UserError(
+                f"{name}.tokenizer_frames={stage.tokenizer_frames} can't be shared by the {parts} parts of a batch: "
+                f"take {parts} or more."
+            )
 
 
 def check_data(config: DataConfig) -> None:

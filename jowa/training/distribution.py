@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,17 +79,16 @@ def rank_and_ranks() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def choose_device(name: str) -> torch.device:
-    """'auto' is this process's GPU where there is one. Raises UserError for a device that isn't there."""
+def choose_device(name: str, key: str) -> torch.device:
+    """'auto' is this process's GPU where there is one. Raises UserError naming the `key` for one that isn't there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"training.device={name} is no device: choose auto, cpu or cuda.") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"{key}={name} is no device: choose auto, cpu or cuda.")
+    device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UserError(f"training.device={name} was asked for, but there is no GPU here: choose auto or cpu.")
+            raise UserError(f"{key}={name} was asked for, but there is no GPU here: choose auto or cpu.")
         if device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
@@ -95,16 +96,23 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def distributed(device_name: str) -> Iterator[Distribution]:
-    """Join the process group that torchrun announces, if any, and leave it at the end."""
+def distributed(device_name: str, key: str = "training.device") -> Iterator[Distribution]:
+    """Join the process group that torchrun announces, if any, and leave it at the end. `key`: the device's, in errors.
+
+    Raises UserError for a device that isn't there.
+    """
     rank, ranks = rank_and_ranks()
-    device = choose_device(device_name)
+    device = choose_device(device_name, key)
     if ranks > 1:
         # Rank 0 may encode a large data set while the others wait.
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(hours=24))
     try:
-        yield Distribution(rank, ranks, device)
+        with warnings.catch_warnings():
+            # A name that older versions need, and strides of 1×1 kernels, which mean nothing.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+            yield Distribution(rank, ranks, device)
     finally:
         if ranks > 1:
             dist.destroy_process_group()

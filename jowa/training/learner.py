@@ -62,7 +62,8 @@ class Learner(nn.Module):
         """Freeze and thaw for a stage; the target copy starts equal to the Q networks."""
         self.stage = stage
         self.tokenizer.requires_grad_(stage.trains_tokenizer)
-        self.model.requires_grad_(True)
+        # What no loss reaches must be frozen: processes would wait for its gradients for ever.
+        self.model.requires_grad_(stage.world_weight > 0 or self.objective.q_shapes_backbone)
         self.model.q_networks.requires_grad_(stage.trains_q)
         self.model.q_target.requires_grad_(False)
         if stage.world_weight == 0:
@@ -95,22 +96,23 @@ class Learner(nn.Module):
         """
         losses, weights = {}, {}
         if self.stage.trains_tokenizer:
-            for name, total in self._tokenizer_losses(part).items():
-                losses[name], weights[name] = total / counts["frames"].clamp(min=1), 1.0
+            for name, (total, weight) in self._tokenizer_losses(part).items():
+                losses[name], weights[name] = total / counts["frames"].clamp(min=1), weight
         for name, (total, weight) in self._model_losses(part.batch, mixture).items():
             losses[name], weights[name] = total / counts[name].clamp(min=1), weight
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         metrics = {f"loss/{name}": value.detach() for name, value in losses.items()}
         return loss * self.ranks, metrics | {"loss/total": loss.detach()}
 
-    def _tokenizer_losses(self, part: Part) -> dict[str, Tensor]:
+    def _tokenizer_losses(self, part: Part) -> dict[str, tuple[Tensor, float]]:
         frames = part.batch.frames
         assert frames is not None, "training the tokenizer needs frames"
         x, reconstruction, quantised = self.tokenizer(frames.flatten(0, 1)[part.frame_index])
         losses = autoencoding_losses(x, reconstruction, quantised.latents, quantised.nearest, part.frame_weight)
         if self.perceptual is not None:
             losses["perceptual"] = (self.perceptual(x, reconstruction) * part.frame_weight).sum()
-        return losses
+        weights = {"squared_error": self.tokenizer.config.squared_weight}
+        return {name: (total, weights.get(name, 1.0)) for name, total in losses.items()}
 
     def _model_losses(self, batch: Batch, mixture: Tensor | None) -> dict[str, tuple[Tensor, float]]:
         stage, model = self.stage, self.model

@@ -119,8 +119,8 @@ def train_step(
         norms = optimizers.step(step)
     except FloatingPointError as error:
         raise UserError(
-            f"Training stopped at step {step} of {name}: {error}. No weight was changed; lower {name}.learning_rate "
-            f"or set training.precision=fp32, and go on from the last checkpoint with resume=true."
+            f"Training stopped at step {step} of {name}: {error}. No weight was changed; lower the stage's "
+            f"learning_rate or set training.precision=fp32, and go on from the last checkpoint with resume=true."
         ) from error
     return metrics | {key: norm.detach() / distribution.ranks for key, norm in norms.items()}
 

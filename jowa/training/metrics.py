@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, logger: str = "none", active: bool = True) -> None:
-        """active: False on the processes that write nothing. Raises UserError when the logger isn't installed."""
+        """active: False on the processes that write nothing; logger: one that `check_logger` found."""
         self.active = active
         self._file = (run / FILE).open("a", encoding="utf-8") if active else None
         self._sink = make_sink(logger, run) if active else None
@@ -46,8 +47,13 @@ class MetricsLog:
             self._file.close()
 
 
-def make_sink(logger: str, run: Path) -> Sink | None:
+def check_logger(logger: str) -> None:
     """Raises UserError with what to install when the logger's package is missing."""
+    if logger != "none" and find_spec(logger) is None:
+        raise UserError(f"training.logger={logger} needs {logger}: pip install 'jowa[{logger}]', or choose none.")
+
+
+def make_sink(logger: str, run: Path) -> Sink | None:
     if logger == "wandb":
         return _wandb(run)
     if logger == "tensorboard":
@@ -56,10 +62,8 @@ def make_sink(logger: str, run: Path) -> Sink | None:
 
 
 def _wandb(run: Path) -> Sink:
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError("training.logger=wandb needs wandb: pip install 'jowa[wandb]', or choose none.") from error
+    import wandb
+
     session: Any = wandb.init(project="jowa", dir=str(run), name=run.name)
     total = 0
 
@@ -72,12 +76,8 @@ def _wandb(run: Path) -> Sink:
 
 
 def _tensorboard(run: Path) -> Sink:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "training.logger=tensorboard needs tensorboard: pip install 'jowa[tensorboard]', or choose none."
-        ) from error
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(str(run / "tensorboard"))
 
     def log(stage: str, step: int, values: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ import jowa
 from jowa.data.order import check_batch_size
 from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
+from jowa.errors import UserError
 from jowa.games import GAMES, legal_mask
 from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, Train
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
 from jowa.training.loop import Run, train_stage
-from jowa.training.metrics import MetricsLog
+from jowa.training.metrics import MetricsLog, check_logger
 from jowa.training.pictures import picture_hook
 from jowa.training.run_folder import prepare_run_folder
 from jowa.training.stage_data import stage_data
@@ -52,10 +53,13 @@ def run_stages(
     training = settings.training
     folder = Path(settings.out)
     learner = make_learner(tokenizer, model, settings.objective, store, distribution)
-    distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
-    checkpoints = list_checkpoints(folder)
+    checkpoints = list_checkpoints(folder) if settings.resume else []
     resume_from = checkpoints[-1] if checkpoints else None
     place = restore(resume_from, learner) if resume_from is not None else None
+    stages = remaining(settings.stages, place)
+    check_logger(training.logger)
+    check_batch_size(training.batch_size, len(training_sequences(store, settings.data)))
+    distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
     facts = {
         "jowa": jowa.__version__,
         "games": list(store.games),
@@ -65,10 +69,9 @@ def run_stages(
     }
     log = MetricsLog(folder, training.logger, active=distribution.is_main)
     run = Run(folder, settings.seed, training, distribution, log, facts)
-    for name, stage in remaining(settings.stages, place):
+    for name, stage in stages:
         here = place is not None and place.stage == name
         data, held_out = stage_data(store, settings.data, stage, tokenizer, distribution)
-        check_batch_size(training.batch_size, len(data))
         train_stage(
             run, name, stage, learner, data,
             resume_from=resume_from if here else None,
@@ -82,8 +85,10 @@ def run_stages(
 
 
 def remaining(stages: Mapping[str, StageConfig], place: Place | None) -> list[tuple[str, StageConfig]]:
-    """The stages that still have steps to take."""
+    """The stages that still have steps to take. Raises UserError when the place is in none of them."""
     names = list(stages)
+    if place is not None and place.stage not in stages:
+        raise UserError(f"The run in out is at stage {place.stage}, this one has {', '.join(names)}: set another out.")
     first = names.index(place.stage) if place is not None else 0
     if place is not None and place.step >= stages[place.stage].steps:
         first += 1
@@ -108,12 +113,19 @@ def legal_table(games: tuple[str, ...]) -> Tensor:
     return torch.from_numpy(table)
 
 
+def training_sequences(store: EpisodeStore, config: DataConfig) -> SequenceDataset:
+    """What every stage trains on, without codes."""
+    return SequenceDataset(store, split="training", holdout=config.holdout, stride=config.stride)
+
+
 def picture_data(store: EpisodeStore, config: DataConfig) -> SequenceDataset:
     """Held-out sequences with their frames."""
     return SequenceDataset(store, split="held_out", holdout=config.holdout, stride=config.stride)
 
 
 def use_threads(threads: int | None) -> None:
-    """PyTorch's threads in this process; None leaves its own choice."""
+    """PyTorch's threads in this process; None leaves its own choice. Raises UserError for less than one."""
+    if threads is not None and threads < 1:
+        raise UserError(f"threads must be at least 1, not {threads}.")
     if threads is not None:
         torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jowa.data.behaviours.amidar import AmidarController
 from jowa.data.behaviours.base import Behaviour
 from jowa.data.behaviours.boxing import BoxingController
 from jowa.data.behaviours.breakout import BreakoutController
@@ -20,6 +21,7 @@ __all__ = ["BEHAVIOURS", "CONTROLLERS", "Behaviour", "check_behaviour", "make_be
 BEHAVIOURS = ("random", "scripted", "lookahead", "mixture")
 
 CONTROLLERS: dict[str, Callable[[int], Behaviour]] = {
+    "Amidar": AmidarController,
     "Pong": PongController,
     "Breakout": BreakoutController,
     "Boxing": BoxingController,

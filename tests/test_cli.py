@@ -1,0 +1,255 @@
+"""The command line: every mistake is one clear sentence and exit code 2, before anything is made."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from launch import launch
+
+from jowa import evaluate, finetune, pretrain
+from jowa.cli import run
+from jowa.data import record
+from jowa.models.agent_files import DESCRIPTION, WEIGHTS
+
+ENTRY_POINTS = {
+    "pretrain": (pretrain.main, pretrain.PretrainConfig),
+    "finetune": (finetune.main, finetune.FinetuneConfig),
+    "evaluate": (evaluate.main, evaluate.EvaluateConfig),
+    "record": (record.main, record.RecordConfig),
+}
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run an entry point as its command line would: (exit code, stdout, stderr)."""
+
+    def call(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"jowa.{name}", *arguments])
+        code = 0
+        try:
+            run(*ENTRY_POINTS[name], name)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def assert_refused(result: tuple[int, str, str], *words: str) -> None:
+    code, _, errors = result
+    assert code == 2, errors
+    assert errors.startswith("jowa: ") and errors.endswith("\n") and errors.count("\n") == 1, errors
+    assert len(errors) > 20 and "Traceback" not in errors and "Error(" not in errors, errors
+    for word in words:
+        assert word in errors, errors
+
+
+@pytest.fixture
+def place(smoke_run: Path, tiny_data: Path, tmp_path: Path) -> dict[str, str]:
+    """What stands for {run}, {data}, {out}, {damaged} and {file} in the arguments below."""
+    (tmp_path / "file").write_text("here is a file")
+    return {"run": str(smoke_run), "data": str(tiny_data), "out": str(tmp_path / "out"), "file": str(tmp_path / "file")}
+
+
+PRETRAIN = "pretrain +exp=smoke data.path={data} out={out}"
+FINETUNE = "finetune game=Pong ckpt={run} data.path={data} out={out} training.batch_size=4"
+EVALUATE = "evaluate ckpt={run} out={out}"
+RECORD = "record out={out} steps=10"
+
+MISTAKES = {
+    # Games
+    f"{PRETRAIN} data.games=[Pong,Braekout]": ("'Braekout'", "did you mean 'Breakout'?"),
+    f"{PRETRAIN} data.games=[xyz]": ("'xyz'", "choose among AirRaid"),
+    f"{PRETRAIN} data.games=[[Pong]]": ("Unknown game",),
+    f"{FINETUNE} game=pong-v5": ("'pong-v5'", "did you mean 'Pong'?"),
+    f"{EVALUATE} games=[Pongg]": ("'Pongg'", "did you mean 'Pong'?"),
+    f"{EVALUATE} games=[Pong,Pong]": ("games names a game twice",),
+    f"{RECORD} game=[Pongg]": ("'Pongg'", "did you mean 'Pong'?"),
+    # Keys
+    f"{PRETRAIN} stepz=3": ("Unknown configuration key 'stepz'",),
+    f"{PRETRAIN} +stepz=3": ("Unknown configuration key 'stepz'",),
+    f"{PRETRAIN} stage1.stepz=3": ("'stage1.stepz'", "did you mean 'stage1.steps'?"),
+    f"{PRETRAIN} +stage1.stepz=3": ("'stage1.stepz'", "did you mean 'stage1.steps'?"),
+    f"{PRETRAIN} stage3.steps=3": ("'stage3'",),
+    f"{PRETRAIN} +a.b.c=3": ("Unknown configuration key 'a'",),
+    f"{PRETRAIN} ++model.wdith=3": ("'model.wdith'", "did you mean 'model.width'?"),
+    f"{FINETUNE} model.width=64": ("'model'",),
+    f"{EVALUATE} planner.widht=3": ("'planner.widht'", "did you mean 'planner.width'?"),
+    f"{RECORD} gmae=[Pong]": ("'gmae'", "did you mean 'game'?"),
+    # Values
+    "finetune": ("A value is missing: give game=… and ckpt=…",),
+    "finetune ckpt={run}": ("give game=…",),
+    "evaluate": ("A value is missing: give ckpt=…",),
+    f"{PRETRAIN} training.batch_size=": ("'training.batch_size'", "Integer"),
+    f"{PRETRAIN} training.batch_size=many": ("'training.batch_size'", "'many'", "Integer"),
+    f"{PRETRAIN} training.batch_size=1.5": ("'training.batch_size'", "'1.5'"),
+    f"{PRETRAIN} training.batch_size=null": ("'training.batch_size'", "not Optional"),
+    f"{PRETRAIN} stage1.learning_rate=[1]": ("'stage1.learning_rate'",),
+    f"{PRETRAIN} training=3": ("'training'",),
+    f"{PRETRAIN} data.games=Pong": ("'data.games'", "list"),
+    f"{PRETRAIN} resume=perhaps": ("'resume'", "bool"),
+    f"{PRETRAIN} out=${{{{nothing}}}}": ("'out'", "'nothing'"),
+    f"{EVALUATE} episodes=few": ("'episodes'", "'few'"),
+    f"{RECORD} steps=all": ("'steps'", "'all'"),
+    f"{PRETRAIN} data.games=[Pong": ("'data.games=[Pong' can't be read", "key=value"),
+    f"{PRETRAIN} --verbose": ("'--verbose' can't be read",),
+    f"{PRETRAIN} seed": ("'seed' can't be read", "key=value"),
+    f"{PRETRAIN} training.precision=fp8": ("training.precision", "bf16"),
+    f"{PRETRAIN} objective.conservative=yes": ("objective.conservative", "combo"),
+    f"{PRETRAIN} objective.gamma=2": ("objective.gamma",),
+    f"{PRETRAIN} training.device=tpu": ("training.device=tpu", "auto"),
+    f"{PRETRAIN} training.threads=0": ("threads",),
+    f"{PRETRAIN} training.log_every=0": ("training.log_every",),
+    f"{PRETRAIN} training.gradient_clip=0": ("training.gradient_clip",),
+    f"{PRETRAIN} stage1.world_weight=0": ("stage1 has nothing to learn",),
+    f"{PRETRAIN} stage1.learning_rate=0": ("stage1.learning_rate",),
+    f"{PRETRAIN} stage1.conservative_weight=1": ("stage1.td_weight",),
+    f"{PRETRAIN} stage1.steps=0 stage2.steps=0": ("stage1.steps",),
+    f"{PRETRAIN} data.stride=9": ("data.stride",),
+    f"{PRETRAIN} data.holdout=1": ("data.holdout",),
+    f"{PRETRAIN} tokenizer.perceptual=lpips": ("tokenizer.perceptual_weights", "tokenizer.perceptual=none"),
+    f"{EVALUATE} device=tpu": (" device=tpu",),
+    f"{EVALUATE} modes=[dreaming]": ("'dreaming'", "'planning'"),
+    f"{EVALUATE} modes=[]": ("modes",),
+    f"{EVALUATE} episodes=0": ("episodes",),
+    f"{EVALUATE} bootstrap.resamples=0": ("bootstrap.resamples",),
+    f"{EVALUATE} protocol.frame_skip=0": ("protocol.frame_skip",),
+    # Presets
+    "pretrain +exp=smoky": ("'exp/smoky'", "atari15, demo, smoke"),
+    "pretrain exp=smoke": ("+exp=",),
+    f"{PRETRAIN} model=80M": ("'model/80M'", "150M, 40M, 70M, nano"),
+    f"{EVALUATE} planner=oracle": ("'planner/oracle'", "beam"),
+    f"{EVALUATE} protocol=mine": ("'protocol/mine'", "sticky"),
+    # Data
+    f"{PRETRAIN} data.path={{out}}/none": ("no recorded episodes", "jowa.data.record", "data.path"),
+    f"{PRETRAIN} data.games=[Boxing]": ("no recorded episodes of Boxing", "data.path"),
+    f"{PRETRAIN} data.games=[Pong,Pong]": ("data.games names a game twice",),
+    f"{PRETRAIN} training.batch_size=1000": ("fewer than one batch of 1000", "training.batch_size"),
+    f"{FINETUNE} game=Boxing": ("no recorded episodes of Boxing",),
+    # Sizes
+    f"{PRETRAIN} model.heads=3": ("model.heads=3", "model.width=32"),
+    f"{PRETRAIN} model.heads=64": ("model.heads=64", "model.width=32"),
+    f"{PRETRAIN} model.heads=0": ("heads", "at least 1"),
+    f"{PRETRAIN} tokenizer.widths=[3,3,3]": ("tokenizer.widths",),
+    f"{PRETRAIN} training.micro_batch=3": ("training.micro_batch=3",),
+    f"{PRETRAIN} out={{run}} resume=true model.width=64": ("is of another size", "model.width is 32", "asks for 64"),
+    f"{PRETRAIN} out={{run}} resume=true model=40M": ("is of another size",),
+    f"{PRETRAIN} out={{run}} resume=true tokenizer.vocabulary=64": ("another size", "tokenizer.vocabulary is 32"),
+    f"{FINETUNE} size=40M": ("is of size nano, not 40M",),
+    f"{EVALUATE} size=150M": ("is of size nano, not 150M",),
+    # Planning
+    f"{EVALUATE} planner.horizon=8": ("planner.horizon=8 leaves no context", "at most 7"),
+    f"{EVALUATE} planner.horizon=4": ("planner.context=6", "at most 4"),
+    f"{EVALUATE} planner.width=0": ("planner.width=0",),
+    # Folders
+    f"{PRETRAIN} out={{file}}/run": ("cannot write", "set out to"),
+    f"{PRETRAIN} out={{file}}": ("cannot write", "set out to"),
+    f"{PRETRAIN} out={{run}}": ("isn't empty", "resume=true"),
+    f"{FINETUNE} out={{file}}/run": ("cannot write", "set out to"),
+    f"{EVALUATE} out={{file}}/run": ("cannot write", "set out to"),
+    f"{EVALUATE} out={{run}}": ("isn't empty", "another out"),
+    f"{RECORD} out={{file}}/run": ("cannot write", "set out to"),
+    # Checkpoints
+    f"{FINETUNE} ckpt={{out}}/none": ("/out/none holds no checkpoint",),
+    f"{EVALUATE} ckpt={{out}}/none": ("/out/none holds no checkpoint",),
+    f"{EVALUATE} ckpt={{file}}": ("holds no checkpoint",),
+    f"{EVALUATE} ckpt={{data}}": ("holds no checkpoint",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_one_sentence(line: str, call, place: dict[str, str], tmp_path: Path) -> None:
+    run_before = sorted(Path(place["run"]).rglob("*"))
+    assert_refused(call(*line.format(**place).split(" ")), *MISTAKES[line])
+    assert sorted(Path(place["run"]).rglob("*")) == run_before
+    # The entry points may try whether a folder can be written, but leave nothing in it.
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["file"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION])
+@pytest.mark.parametrize("line", [FINETUNE, EVALUATE, f"{PRETRAIN} out={{run}} resume=true"])
+def test_a_damaged_checkpoint_is_one_sentence(
+    line: str, name: str, call, place: dict[str, str], tmp_path: Path
+) -> None:
+    place["run"] = shutil.copytree(place["run"], tmp_path / "run")
+    cut(tmp_path / "run" / "checkpoints" / "stage2-00000004" / name)
+    assert_refused(call(*line.format(**place).split(" ")), "stage2-00000004", name)
+
+
+def test_damaged_data_is_one_sentence(call, place: dict[str, str], tmp_path: Path) -> None:
+    place["data"] = shutil.copytree(place["data"], tmp_path / "data")
+    cut(tmp_path / "data" / "Pong" / "frames.u8")
+    assert_refused(call(*PRETRAIN.format(**place).split(" ")), "frames.u8 is damaged", "record that game again")
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_help_and_configuration_can_be_asked_for(name: str, call) -> None:
+    for flag in ("--help", "-h"):
+        code, text, errors = call(name, flag)
+        assert (code, errors) == (0, "")
+        assert f"usage: python -m jowa.{'data.' * (name == 'record')}{name}" in text and "exp: atari15, demo" in text
+    code, text, errors = call(name, "--cfg")
+    assert (code, errors) == (0, "") and "seed: 0" in text
+    code, text, _ = call(name, "seed=7", "--cfg")
+    assert code == 0 and "seed: 7" in text
+    assert call(name, "--cfg", "sede=7")[0] == 2
+
+
+def test_presets_can_be_composed(call) -> None:
+    _, text, _ = call("pretrain", "+exp=atari15", "model=70M", "stage1.steps=7", "--cfg")
+    assert "name: 70M" in text and "steps: 7" in text and "steps: 1500000" in text and "- StarGunner" in text
+    _, text, _ = call("evaluate", "protocol=published", "planner=greedy", "--cfg")
+    assert "max_episode_frames: 432000" in text and "name: greedy" in text
+
+
+def test_interruption_is_no_accident(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(config: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(ENTRY_POINTS, "record", (interrupted, record.RecordConfig))
+    code, _, errors = call("record")
+    assert (code, errors) == (130, "jowa: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "words"),
+    [
+        ("jowa.pretrain", f"{PRETRAIN} model.heads=3", ("model.heads=3",)),
+        ("jowa.finetune", f"{FINETUNE} size=40M", ("not 40M",)),
+        ("jowa.evaluate", f"{EVALUATE} planner.horizon=8", ("leaves no context",)),
+    ],
+)
+def test_processes_of_their_own_agree(
+    module: str, line: str, words: tuple[str, ...], place: dict[str, str], tmp_path: Path
+) -> None:
+    done = launch(module, *line.format(**place).split(" ")[1:], cwd=tmp_path)
+    assert_refused((done.returncode, done.stdout, done.stderr), *words)
+
+
+@pytest.mark.parametrize("line", [PRETRAIN, FINETUNE])
+def test_a_batch_that_the_processes_cannot_share(
+    line: str, call, place: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert_refused(call(*line.format(**place).split(" ")), "training.batch_size=4", "3 processes", "multiple of 3")
+
+
+def test_under_torchrun_the_sentence_comes_first(place: dict[str, str], tmp_path: Path) -> None:
+    """torchrun itself says more after it, and ends with a code of its own."""
+    line = f"{PRETRAIN} training.batch_size=3".format(**place)
+    done = launch("jowa.pretrain", *line.split(" ")[1:], processes=2, cwd=tmp_path)
+    assert done.returncode != 0
+    before_torchrun = done.stderr[: done.stderr.index("Traceback")].splitlines()
+    ours = {text for text in before_torchrun if text.startswith("jowa")}
+    assert ours == {"jowa: training.batch_size=3 can't be shared by 2 processes: take a multiple of 2."}
+    assert not Path(place["out"]).exists()
