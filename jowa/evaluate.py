@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,11 +21,12 @@ import numpy as np
 
 from jowa.cli import run
 from jowa.data.batch import Batch
+from jowa.data.layout import MANIFEST
 from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig
-from jowa.envs.roms import rom_md5
+from jowa.envs.roms import rom_md5, rom_path
 from jowa.errors import UserError
 from jowa.evaluation.curves import read_curves
 from jowa.evaluation.player import Player, RandomPlayer
@@ -58,7 +59,6 @@ from jowa.training.metrics import FILE as METRICS
 from jowa.training.pictures import FOLDER as PICTURES
 from jowa.training.pictures import representative_sequences
 from jowa.training.session import use_threads
-from jowa.training.stage_data import code_cache
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ def check(config: EvaluateConfig) -> None:
             raise UserError(f"modes may hold '{RANDOM}', '{NO_PLANNING}' and '{PLANNING}', not '{mode}'.")
     if config.bootstrap.resamples < 1 or not 0 < config.bootstrap.confidence < 1:
         raise UserError("bootstrap.resamples must be at least 1 and bootstrap.confidence lie between 0 and 1.")
+    for key, seed in (("seed", config.seed), ("bootstrap.seed", config.bootstrap.seed)):
+        if seed < 0:
+            raise UserError(f"{key} must not be negative, but is {seed}.")
     config.protocol.check()
     check_planner(config.planner)
 
@@ -116,6 +119,9 @@ def main(config: EvaluateConfig) -> None:
     check_size(checkpoint, config.size)
     agent = load_agent(checkpoint)
     games = tuple(config.games or agent.description["games"])
+    for game in games:
+        rom_path(game, config.protocol.rom_dir)
+    store = open_store(config, agent, games)
     run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
     with distributed(config.device, "device") as distribution:
         folder = distribution.on_main(lambda: output_folder(config, run_folder))
@@ -123,10 +129,9 @@ def main(config: EvaluateConfig) -> None:
         agent.model.to(distribution.device)
         started = time.perf_counter()
         modes, rollouts = evaluate_modes(config, agent, games, distribution)
-        store = open_store(config, agent, games)
-        evidence, batches = held_out_evidence(config, agent, store, distribution)
         if folder is None:
             return
+        evidence, batches = held_out_evidence(config, agent, store)
         results = Results(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             command=" ".join(["python -m jowa.evaluate", *sys.argv[1:]]),
@@ -145,7 +150,7 @@ def main(config: EvaluateConfig) -> None:
             wall_seconds=time.perf_counter() - started,
         )
         write_results(folder / "results.json", results)
-        write_report(folder / "report.html", results, exhibits(agent, run_folder, rollouts[-1], batches))
+        write_report(folder / "report.html", results, exhibits(agent, run_folder, rollouts, batches))
     print(score_table(results))
     print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
 
@@ -167,7 +172,7 @@ def evaluate_modes(
     references = {game: reference(game) for game in games}
     results, rollouts = [], []
     for mode in config.modes:
-        planner = config.planner if mode == PLANNING else replace(config.planner, name="greedy")
+        planner = config.planner if mode == PLANNING else replace(config.planner, name="greedy", width=1, horizon=0)
         settings: dict[str, Any] = {} if mode == RANDOM else asdict(planner)
         mine = games[distribution.rank :: distribution.ranks]
         rollout = play_mode(config, agent, mine, mode, planner, distribution) if mine else Rollout((), (), 0, 0.0)
@@ -228,15 +233,14 @@ def merge(rollouts: list[Rollout], games: tuple[str, ...]) -> Rollout:
 
 
 def open_store(config: EvaluateConfig, agent: Agent, games: tuple[str, ...]) -> EpisodeStore | None:
-    """The recorded data of the games played, as far as they are there; without them the report does without."""
-    path = config.data or agent.description["data"]
-    found = []
-    for game in games:
-        try:
-            EpisodeStore(path, [game])
-        except UserError:
-            continue
-        found.append(game)
+    """The recorded data of the games played, as far as they are there; without them the report does without.
+
+    Raises UserError when `data` names a folder that has none of them, or when data are damaged.
+    """
+    path = Path(config.data or agent.description["data"])
+    found = [game for game in games if (path / game / MANIFEST).is_file()]
+    if not found and config.data is not None:
+        raise UserError(f"data={config.data} holds no episodes of {', '.join(games)}: set data to another folder.")
     return EpisodeStore(path, found) if found else None
 
 
@@ -248,34 +252,35 @@ def data_scores(store: EpisodeStore | None) -> dict[str, DataScore]:
 
 
 def held_out_evidence(
-    config: EvaluateConfig, agent: Agent, store: EpisodeStore | None, distribution: Distribution
+    config: EvaluateConfig, agent: Agent, store: EpisodeStore | None
 ) -> tuple[tuple[WorldModelEvidence, ...], Batch | None]:
     """What the world model knows of held-out episodes, and a few of their sequences with frames, for pictures."""
-    if store is None or config.world_model_sequences < 1:
-        return (), None
-    cache = code_cache(store, agent.tokenizer, distribution)
     holdout = float(agent.description["holdout"])
-    if not distribution.is_main:
+    if store is None or config.world_model_sequences < 1 or holdout == 0:
         return (), None
-    data = SequenceDataset(store, split="held_out", holdout=holdout, stride=8, codes=cache)
+    data = SequenceDataset(store, split="held_out", holdout=holdout, stride=8)
     if not len(data):
         return (), None
-    frames = SequenceDataset(store, split="held_out", holdout=holdout, stride=8)
-    strips = representative_sequences(frames)
-    evidence = measure_world_model(agent.model, held_out_batches(data, config.world_model_sequences))
-    return evidence, frames.batch(strips) if len(strips) else None
+    strips = representative_sequences(data)
+    evidence = measure_world_model(agent.model, encoded_batches(data, agent, config.world_model_sequences))
+    return evidence, data.batch(strips) if len(strips) else None
 
 
-def held_out_batches(data: SequenceDataset, sequences: int, size: int = 32) -> Iterator[Batch]:
-    """`sequences` of the data, evenly spread over it, in batches."""
+def encoded_batches(data: SequenceDataset, agent: Agent, sequences: int, size: int = 32) -> Iterator[Batch]:
+    """`sequences` of the data, evenly spread over it, in batches with codes."""
     chosen = np.unique(np.linspace(0, len(data) - 1, min(sequences, len(data))).astype(np.int64))
     chosen = np.random.default_rng(0).permutation(chosen)
     for start in range(0, len(chosen), size):
-        yield data.batch(chosen[start : start + size])
+        batch = data.batch(chosen[start : start + size]).to(agent.model.device)
+        assert batch.frames is not None, "without a code cache batches carry frames"
+        codes = agent.tokenizer.encode(batch.frames.flatten(0, 1))
+        yield batch.with_codes(codes.view(*batch.actions.shape, -1))
 
 
-def exhibits(agent: Agent, run_folder: Path, rollout: Rollout, batch: Batch | None) -> Exhibits:
-    """Curves, films and strips for the report."""
+def exhibits(agent: Agent, run_folder: Path, rollouts: Sequence[Rollout], batch: Batch | None) -> Exhibits:
+    """Curves, films and strips for the report; the films are of the agent's best way of playing."""
+    order = (RANDOM, NO_PLANNING, PLANNING)
+    rollout = max(rollouts, key=lambda one: order.index(one.episodes[0].mode))
     films = [replace(film, seen=reconstruct(agent.tokenizer, film.frames)) for film in rollout.films]
     metrics = run_folder / METRICS
     return Exhibits(

@@ -20,7 +20,8 @@ from jowa.evaluate import EvaluateConfig
 from jowa.games import legal_actions, reference
 
 MODES = ["random", "no planning", "planning"]
-SMALL = ["episodes=2", "environments=2", "protocol.max_episode_frames=80", "planner.horizon=1", "film_decisions=5",
+SMALL = ["device=cpu",
+         "episodes=2", "environments=2", "protocol.max_episode_frames=80", "planner.horizon=1", "film_decisions=5",
          "world_model_sequences=8", "threads=1", "bootstrap.resamples=200"]  # fmt: skip
 
 

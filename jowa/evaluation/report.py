@@ -77,7 +77,9 @@ def above_random(results: Results, mode: ModeResult, game: str) -> bool | None:
 
 
 def _name(results: Results) -> str:
-    return Path(results.checkpoint).name or results.checkpoint
+    checkpoint = Path(results.checkpoint)
+    named = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+    return named.name or results.checkpoint
 
 
 def _header(results: Results) -> str:
@@ -135,8 +137,8 @@ def _score_table(results: Results) -> str:
     explanation = (
         f"Mean return of each game's episodes in <b>raw game points</b>, below it the <b>{confidence} interval</b>: "
         f"{results.bootstrap.resamples:,} times, as many episodes as were played are drawn from them, with repetition; "
-        f"{confidence} of the means so obtained lie inside. <b>Recorded data</b> is the mean of the finished episodes "
-        "the model learned from. <b>Human-normalised</b> is (score − random) / (human − random) with the published "
+        f"{confidence} of the means so obtained lie inside. <b>Recorded data</b> is the mean of all recorded "
+        "episodes. <b>Human-normalised</b> is (score − random) / (human − random) with the published "
         "scores of random play and a human tester: 0 plays like chance, 1 like the human; <b>DQN-normalised</b> puts "
         f"DQN in the human's place. Both are of play {_how(mode)}. A dash: no published score. <b>Above random</b>: "
         "the mean lies above that of the random play measured here, and the two intervals have no point in common."

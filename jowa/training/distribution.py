@@ -58,7 +58,7 @@ class Distribution:
         if self.is_main:
             try:
                 result = work()
-            except UserError as error:
+            except (UserError, OSError) as error:
                 messages[0] = str(error)
         if self.ranks > 1:
             dist.broadcast_object_list(messages, src=0)
@@ -82,7 +82,9 @@ def rank_and_ranks() -> tuple[int, int]:
 def choose_device(name: str, key: str) -> torch.device:
     """'auto' is this process's GPU where there is one. Raises UserError naming the `key` for one that isn't there."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        # Fewer GPUs than processes on this machine: all of them use the CPU.
+        enough = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        name = "cuda" if enough else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UserError(f"{key}={name} is no device: choose auto, cpu or cuda.")
     device = torch.device(name)
@@ -91,6 +93,8 @@ def choose_device(name: str, key: str) -> torch.device:
             raise UserError(f"{key}={name} was asked for, but there is no GPU here: choose auto or cpu.")
         if device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f"{key}={name} needs GPU {device.index}, but there are only {torch.cuda.device_count()}.")
         torch.cuda.set_device(device)
     return device
 

@@ -132,9 +132,17 @@ class Learner(nn.Module):
         return losses
 
     def _q_losses(self, h: Tensor, batch: Batch, mixture: Tensor | None) -> dict[str, tuple[Tensor, float]]:
-        stage, model = self.stage, self.model
+        model = self.model
         logits = model.q_logits(h if self.objective.q_shapes_backbone else h.detach())
         target = model.q_target_logits(h.detach())
+        # Under autocast even float32 inputs are multiplied in bfloat16, whose steps at Q = 10 are 0.06.
+        with torch.autocast(h.device.type, enabled=False):
+            return self._q_objectives(logits.float(), target.float(), batch, mixture)
+
+    def _q_objectives(
+        self, logits: Tensor, target: Tensor, batch: Batch, mixture: Tensor | None
+    ) -> dict[str, tuple[Tensor, float]]:
+        stage, model = self.stage, self.model
         steps = batch.actions, batch.rewards, batch.ends, batch.valid, self.legal[batch.tasks]
         if model.config.q_loss == "c51":
             td = c51_loss(logits, target, *steps, model.support, self.objective.gamma, mixture)

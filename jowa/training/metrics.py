@@ -26,7 +26,9 @@ class MetricsLog:
         """active: False on the processes that write nothing; logger: one that `check_logger` found."""
         self.active = active
         self._file = (run / FILE).open("a", encoding="utf-8") if active else None
-        self._sink = make_sink(logger, run) if active else None
+        self._sink: Sink | None = None
+        if active:
+            self._guarded(lambda: setattr(self, "_sink", make_sink(logger, run)))
 
     def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         if self._file is None:
@@ -35,12 +37,15 @@ class MetricsLog:
         rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
         self._file.write(json.dumps(line | rounded) + "\n")
         self._file.flush()
-        if self._sink is not None:
-            try:
-                self._sink(stage, step, values)
-            except Exception as error:  # a logger's failure of any kind must not cost a training run
-                print(f"jowa: the logger failed and is switched off: {error}", file=sys.stderr)
-                self._sink = None
+        if (sink := self._sink) is not None:
+            self._guarded(lambda: sink(stage, step, values))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # a logger's failure of any kind must not cost a training run
+            print(f"jowa: the logger failed and is switched off: {error}", file=sys.stderr)
+            self._sink = None
 
     def close(self) -> None:
         if self._file is not None:

@@ -56,7 +56,10 @@ class Optimizers:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():
+            configured = [{"weight_decay": g["weight_decay"], "fused": g["fused"]} for g in optimizer.param_groups]
             optimizer.load_state_dict(state[name])
+            for group, settings in zip(optimizer.param_groups, configured, strict=True):
+                group.update(settings)
 
 
 def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -88,7 +88,7 @@ def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, confi
     weights = 4 * (count(tokenizer) + count(model))
     optimizers = 8 * (count(tokenizer) + count(model, trained_only=True))
     return [
-        f"  cached codes  {transitions * TOKENS_PER_FRAME * 2 / GB:.3f} GB (72 bytes a frame)",
+        f"  cached codes  {transitions * TOKENS_PER_FRAME * 2 / GB:.3f} GB (72 bytes a frame that is found)",
         f"  checkpoints   {(weights + optimizers) * config.keep_checkpoints * 2 / GB:.3f} GB at most "
         f"({config.keep_checkpoints} kept of each stage)",
     ]

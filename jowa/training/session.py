@@ -17,6 +17,7 @@ from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.games import GAMES, legal_mask
+from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
@@ -52,21 +53,18 @@ def run_stages(
     """Train through all stages, from the newest checkpoint when resuming; returns the run's folder."""
     training = settings.training
     folder = Path(settings.out)
-    learner = make_learner(tokenizer, model, settings.objective, store, distribution)
+    trains_tokenizer = any(stage.trains_tokenizer and stage.steps > 0 for stage in settings.stages.values())
+    learner = make_learner(tokenizer, model, settings.objective, store, distribution, trains_tokenizer)
     checkpoints = list_checkpoints(folder) if settings.resume else []
     resume_from = checkpoints[-1] if checkpoints else None
     place = restore(resume_from, learner) if resume_from is not None else None
+    facts = run_facts(settings.data, store)
+    if resume_from is not None:
+        check_same_data(resume_from, facts)
     stages = remaining(settings.stages, place)
     check_logger(training.logger)
     check_batch_size(training.batch_size, len(training_sequences(store, settings.data)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
-    facts = {
-        "jowa": jowa.__version__,
-        "games": list(store.games),
-        "data": str(Path(settings.data.path).resolve()),
-        "data_fingerprints": {game: store.fingerprint(game) for game in store.games},
-        "holdout": settings.data.holdout,
-    }
     log = MetricsLog(folder, training.logger, active=distribution.is_main)
     run = Run(folder, settings.seed, training, distribution, log, facts)
     for name, stage in stages:
@@ -84,6 +82,30 @@ def run_stages(
     return folder
 
 
+def run_facts(data: DataConfig, store: EpisodeStore) -> dict[str, Any]:
+    """What a checkpoint's description says of the data it was made with."""
+    return {
+        "jowa": jowa.__version__,
+        "games": list(store.games),
+        "data": str(Path(data.path).resolve()),
+        "data_fingerprints": {game: store.fingerprint(game) for game in store.games},
+        "holdout": data.holdout,
+        "stride": data.stride,
+    }
+
+
+def check_same_data(checkpoint: Path, facts: Mapping[str, Any]) -> None:
+    """Raises UserError when a run would go on with other data than it began with: it couldn't repeat itself."""
+    before = read_description(checkpoint)
+    for name, key in (("games", "data.games"), ("data_fingerprints", "data.path"), ("holdout", "data.holdout"),
+                      ("stride", "data.stride")):  # fmt: skip
+        if before.get(name) != facts[name]:
+            raise UserError(
+                f"The run in out was made with other data: {key} or the episodes there have changed; "
+                "restore them to resume, or start a new run in another out."
+            )
+
+
 def remaining(stages: Mapping[str, StageConfig], place: Place | None) -> list[tuple[str, StageConfig]]:
     """The stages that still have steps to take. Raises UserError when the place is in none of them."""
     names = list(stages)
@@ -97,10 +119,11 @@ def remaining(stages: Mapping[str, StageConfig], place: Place | None) -> list[tu
 
 def make_learner(
     tokenizer: Tokenizer, model: WorldActionModel, objective: ObjectiveConfig, store: EpisodeStore,
-    distribution: Distribution,
+    distribution: Distribution, trains_tokenizer: bool = True,
 ) -> Learner:  # fmt: skip
     config = tokenizer.config
-    perceptual = load_lpips(config.perceptual_weights) if config.perceptual == "lpips" else None
+    wanted = config.perceptual == "lpips" and trains_tokenizer
+    perceptual = load_lpips(config.perceptual_weights) if wanted else None
     learner = Learner(tokenizer, model, objective, legal_table(store.games), perceptual, distribution.ranks)
     return learner.to(distribution.device)
 
