@@ -303,3 +303,10 @@ def test_a_broken_logger_never_stops_training(tmp_path: Path, monkeypatch: pytes
     log.close()
     assert [line["loss/td"] for line in metrics_of(tmp_path)] == [1.0, 2.0]
     assert capsys.readouterr().err.count("no network") == 1
+
+
+def test_a_run_does_not_go_on_with_other_data(smoke_run: Path, tiny_data: Path) -> None:
+    for change in ("data.holdout=0.5", "data.stride=2"):
+        options = [f"data.path={tiny_data}", f"out={smoke_run}", "resume=true", "stage2.steps=6", change]
+        with pytest.raises(UserError, match=change.split("=")[0]):
+            pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", ["+exp=smoke", *options]))

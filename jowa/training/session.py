@@ -58,10 +58,10 @@ def run_stages(
     checkpoints = list_checkpoints(folder) if settings.resume else []
     resume_from = checkpoints[-1] if checkpoints else None
     place = restore(resume_from, learner) if resume_from is not None else None
+    stages = remaining(settings.stages, place)
     facts = run_facts(settings.data, store)
     if resume_from is not None:
         check_same_data(resume_from, facts)
-    stages = remaining(settings.stages, place)
     check_logger(training.logger)
     check_batch_size(training.batch_size, len(training_sequences(store, settings.data)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
