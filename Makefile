@@ -29,7 +29,7 @@ demo: setup
 	  mv $(DEMO_DATA).part $(DEMO_DATA); \
 	fi; \
 	$(TORCHRUN) -m jowa.pretrain +exp=demo data.path=$(DEMO_DATA) out=$(DEMO); \
-	$(TORCHRUN) -m jowa.evaluate ckpt=$(DEMO) planner.context=1 planner.horizon=1 device=cpu; \
+	$(TORCHRUN) -m jowa.evaluate ckpt=$(DEMO) planner=demo device=cpu; \
 	echo "The demo took $$(( ($$(date +%s) - start) / 60 )) minutes after the set-up."
 
 clean-demo:

@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toy_mdp import ACTIONS, ToyDream, ToyMDP, random_legal, toy_context
 
 from jowa.errors import UserError
-from jowa.planning.beam_search import BeamSearch
+from jowa.planning.beam_search import Beam, BeamSearch
 from jowa.planning.config import PlannerConfig, check_planner, make_planner
+from jowa.planning.dream import Nodes
 from jowa.planning.greedy import Greedy
 from jowa.planning.planner import Plan
 
@@ -209,6 +210,7 @@ def test_planning_never_waits_for_the_host() -> None:
         ({"width": 0}, "planner.width"),
         ({"horizon": -1}, "planner.horizon"),
         ({"gamma": 0.0}, "planner.gamma"),
+        ({"tie_tolerance": -0.1}, "planner.tie_tolerance"),
         ({"gamma": 1.01}, "planner.gamma"),
         ({"context": 0}, "planner.context"),
         ({"context": 9, "horizon": 0}, "planner.context"),
@@ -221,12 +223,12 @@ def test_impossible_settings_are_refused_by_name(settings_: dict, key: str) -> N
         check_planner(PlannerConfig(**settings_))
 
 
-@pytest.mark.parametrize("name", ["greedy", "beam"])
+@pytest.mark.parametrize("name", ["greedy", "beam", "demo"])
 def test_presets_are_possible_settings(name: str) -> None:
     preset = OmegaConf.load(Path(__file__).parents[1] / "configs" / "planner" / f"{name}.yaml")
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PlannerConfig), preset))
     assert isinstance(config, PlannerConfig)
-    assert config.name == name
+    assert config.name == (name if name == "greedy" else "beam")
     check_planner(config)
 
 
@@ -237,3 +239,25 @@ def test_possible_settings_make_their_planner() -> None:
     search = make_planner(PlannerConfig("beam", 4, 3, gamma=0.9, respect_termination=False))
     assert isinstance(search, BeamSearch)
     assert (search.width, search.horizon, search.gamma, search.respect_termination) == (4, 3, 0.9, False)
+
+
+@given(seed=seeds, horizon=st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_within_the_tolerance_q_decides(seed: int, horizon: int) -> None:
+    mdp, states, legal = random_problem(seed, 5, 4)
+    problem = toy_context(states), legal
+    exact = BeamSearch(3, horizon).plan(ToyDream(mdp), *problem)
+    same = BeamSearch(3, horizon, tie_tolerance=0.0).plan(ToyDream(mdp), *problem)
+    assert torch.equal(exact.actions, same.actions) and torch.equal(exact.scores, same.scores)
+    blind = BeamSearch(3, horizon, tie_tolerance=1e6).plan(ToyDream(mdp), *problem)
+    assert torch.equal(blind.actions, Greedy().plan(ToyDream(mdp), *problem).actions)
+
+
+def test_only_the_best_future_spreads_its_tolerance() -> None:
+    scores = torch.tensor([[1.0, 1.45, 1.5, 0.96, float("-inf")]])
+    ids = torch.arange(5)[None]
+    nodes = Nodes(ids, scores, scores, torch.zeros(1, 5, 2))
+    beam = Beam(nodes, scores, scores, scores, ids)
+    assert beam.best(4, 0.1).first_actions.tolist() == [[1, 2, 0, 3]]
+    assert beam.best(4, 0.0).first_actions.tolist() == [[2, 1, 0, 3]]
+    assert beam.best(2, 0.1).scores.tolist() == [[scores[0, 1].item(), 1.5]]

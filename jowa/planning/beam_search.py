@@ -34,10 +34,11 @@ class Beam:
     alive: Tensor
     first_actions: Tensor
 
-    def best(self, width: int) -> Beam:
-        """The best `width` rows in order of score; of equal ones, the earlier."""
-        scores, order = self.scores.sort(dim=1, descending=True, stable=True)
-        kept = order[:, :width]
+    def best(self, width: int, tie_tolerance: float) -> Beam:
+        """The best `width` rows by score; equal ones, and those within the best one's tolerance, as they came."""
+        top = self.scores.amax(dim=1, keepdim=True)
+        judged = torch.where(self.scores >= top - tie_tolerance, top, self.scores)
+        kept = judged.argsort(dim=1, descending=True, stable=True)[:, :width]
         actions = self.nodes.q.shape[2]
         nodes = Nodes(
             self.nodes.ids.gather(1, kept),
@@ -45,8 +46,8 @@ class Beam:
             self.nodes.continuation.gather(1, kept),
             self.nodes.q.gather(1, kept[:, :, None].expand(-1, -1, actions)),
         )
-        returns, alive, first = (x.gather(1, kept) for x in (self.returns, self.alive, self.first_actions))
-        return Beam(nodes, scores[:, :width], returns, alive, first)
+        columns = (self.scores, self.returns, self.alive, self.first_actions)
+        return Beam(nodes, *(column.gather(1, kept) for column in columns))
 
 
 class BeamSearch:
@@ -59,15 +60,20 @@ class BeamSearch:
     With `respect_termination` a future that is predicted to end is worth its rewards so far: nothing is added for the
     leaf or for later steps, and it stays in the beam as one row. Without, predicted ends are ignored, as the paper's
     authors do. Horizon 0 is greedy play.
+
+    Futures whose worth is within `tie_tolerance` (points of discounted return) of the best one's count as equal to it:
+    a model that can't tell actions apart then leaves the choice to Q. The paper has none (0).
     """
 
-    def __init__(self, width: int, horizon: int, gamma: float = 0.99, respect_termination: bool = True) -> None:
+    def __init__(self, width: int, horizon: int, gamma: float = 0.99, respect_termination: bool = True,
+                 tie_tolerance: float = 0.0) -> None:  # fmt: skip
         if width < 1 or horizon < 0:
             raise ValueError(f"width must be at least 1 and horizon at least 0, not {width} and {horizon}")
         self.width = width
         self.horizon = horizon
         self.gamma = gamma
         self.respect_termination = respect_termination
+        self.tie_tolerance = tie_tolerance
 
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
@@ -79,7 +85,7 @@ class BeamSearch:
         zeros = torch.zeros_like(root.reward)
         beam = Beam(root, zeros, zeros, torch.ones_like(zeros), torch.zeros_like(root.ids))
         for step in range(self.horizon):
-            beam = self._candidates(dream, beam, legal, step).best(self.width)
+            beam = self._candidates(dream, beam, legal, step).best(self.width, self.tie_tolerance)
         return Plan(beam.first_actions[:, 0], root.q[:, 0], beam.scores, beam.first_actions, beam.nodes.ids)
 
     def _candidates(self, dream: Dream, beam: Beam, legal: Tensor, step: int) -> Beam:

@@ -23,6 +23,7 @@ class PlannerConfig:
         context: real frames the model is given, the present one included; fewer at an episode's start.
         gamma: discount an agent step.
         respect_termination: no value after a predicted end; false is the published behaviour.
+        tie_tolerance: futures this close to the best (points of discounted return) count as equal to it, and Q decides.
     """
 
     name: str = "beam"
@@ -31,6 +32,7 @@ class PlannerConfig:
     context: int = 6
     gamma: float = 0.99
     respect_termination: bool = True
+    tie_tolerance: float = 0.0
 
     @property
     def depth(self) -> int:
@@ -50,6 +52,8 @@ def check_planner(config: PlannerConfig, blocks: int = 8) -> None:
         raise UserError(f"planner.width={config.width} keeps no future: set it to 1 or more.")
     if config.horizon < 0:
         raise UserError(f"planner.horizon={config.horizon} is negative: set it to 0 (greedy play) or more.")
+    if config.tie_tolerance < 0:
+        raise UserError(f"planner.tie_tolerance={config.tie_tolerance} is negative: set it to 0 or more.")
     if not 0 < config.gamma <= 1:
         raise UserError(f"planner.gamma={config.gamma} is no discount: set it above 0 and at most 1.")
     if not 1 <= config.context <= blocks:
@@ -73,4 +77,4 @@ def make_planner(config: PlannerConfig) -> Planner:
     """The planner a checked configuration names."""
     if config.name == "greedy":
         return Greedy()
-    return BeamSearch(config.width, config.horizon, config.gamma, config.respect_termination)
+    return BeamSearch(config.width, config.horizon, config.gamma, config.respect_termination, config.tie_tolerance)
