@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from small_learner import small_learner
 from tiny_store import GAMES, LENGTHS, final_weights, pretrain_config, pretrain_run, states_equal, write_store
@@ -22,7 +23,7 @@ from jowa.training import loop
 from jowa.training.checkpoint import Place, latest_checkpoint, list_checkpoints, save_checkpoint
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
-from jowa.training.run_folder import read_run_config
+from jowa.training.run_folder import CONFIG
 
 
 def metrics_of(run: Path) -> list[dict[str, object]]:
@@ -41,7 +42,7 @@ def test_a_run_leaves_what_it_should(smoke_run: Path, tiny_data: Path) -> None:
         with Image.open(smoke_run / "pictures" / f"{stage}-00000004.png") as picture:
             pixels = np.asarray(picture)
         assert min(pixels.shape) > 2 * 3 * 84 and pixels.std() > 10
-    kept = read_run_config(smoke_run)
+    kept = OmegaConf.load(smoke_run / CONFIG)
     assert kept["stage1"]["steps"] == 4 and kept["data"]["path"] == str(tiny_data) and kept["model"]["layers"] == 1
     assert not list(smoke_run.rglob("*.tmp")) and not list(smoke_run.rglob(".*"))
 
@@ -152,7 +153,7 @@ def test_interrupted_equals_uninterrupted(
     assert final_weights(out) == final_weights(uninterrupted)
     for checkpoint in list_checkpoints(uninterrupted, "stage2"):
         assert (out / "checkpoints" / checkpoint.name / WEIGHTS).read_bytes() == (checkpoint / WEIGHTS).read_bytes()
-    assert (out / "config-resumed-1.yaml").is_file() and read_run_config(out)["resume"] is False
+    assert (out / "config-resumed-1.yaml").is_file() and OmegaConf.load(out / CONFIG)["resume"] is False
     assert {line["stage"] for line in metrics_of(out)} == {"stage1", "stage2"}
 
 

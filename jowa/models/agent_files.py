@@ -58,13 +58,11 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def sizes_of(description: dict[str, Any]) -> tuple[ModelConfig, TokenizerConfig]:
     """The configurations inside a description; keys this version doesn't know are refused (UserError)."""
-    parts = []
     for schema, name in ((ModelConfig, "model"), (TokenizerConfig, "tokenizer")):
         unknown = set(description[name]) - {field.name for field in fields(schema)}
         if unknown:
             raise UserError(f"The checkpoint's {name} has unknown settings {sorted(unknown)}: it needs a newer jowa.")
-        parts.append(schema(**description[name]))
-    return parts[0], parts[1]  # type: ignore[return-value]
+    return ModelConfig(**description["model"]), TokenizerConfig(**description["tokenizer"])
 
 
 def load_agent(folder: Path) -> Agent:

@@ -26,12 +26,3 @@ def prepare_run_folder(path: str, resume: bool, config: Any) -> Path:
     name = CONFIG if number == 0 else f"config-resumed-{number}.yaml"
     write_text(folder / name, OmegaConf.to_yaml(OmegaConf.structured(config)))
     return folder
-
-
-def read_run_config(folder: Path) -> dict[str, Any]:
-    """The configuration a run was started with, as plain values; empty when there is none."""
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    loaded = OmegaConf.to_container(OmegaConf.load(path))
-    return loaded if isinstance(loaded, dict) else {}  # type: ignore[return-value]
