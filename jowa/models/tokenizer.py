@@ -21,8 +21,8 @@ class TokenizerConfig:
     """The defaults are the published network. Three levels: at 84, at 12 (encoder) or 42 (decoder), and at 6.
 
     widths: channels of each level; encoder_blocks, decoder_blocks: its residual blocks, none leaves the width as it is.
-    squared_weight: weight of the squared error beside the absolute one. The paper has none; without LPIPS it is what
-    makes small moving things appear early, since the absolute error is content with the background.
+    squared_weight: weight of the squared error beside the absolute one, which the paper has not. Without LPIPS the
+    absolute error is long content with the background; the squared one makes large moving things appear earlier.
     """
 
     widths: tuple[int, ...] = (64, 64, 64)
