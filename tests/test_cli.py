@@ -70,6 +70,10 @@ MISTAKES = {
     f"{FINETUNE} game=pong-v5": ("'pong-v5'", "did you mean 'Pong'?"),
     f"{EVALUATE} games=[Pongg]": ("'Pongg'", "did you mean 'Pong'?"),
     f"{EVALUATE} games=[Pong,Pong]": ("games names a game twice",),
+    f"{EVALUATE} seed=-1": ("seed must not be negative",),
+    f"{EVALUATE} bootstrap.seed=-1": ("bootstrap.seed must not be negative",),
+    f"{EVALUATE} data=/nowhere": ("data=/nowhere holds no episodes",),
+    f"{EVALUATE} protocol.rom_dir=/nowhere": ("/nowhere",),
     f"{RECORD} game=[Pongg]": ("'Pongg'", "did you mean 'Pong'?"),
     # Keys
     f"{PRETRAIN} stepz=3": ("Unknown configuration key 'stepz'",),
