@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -78,6 +79,10 @@ def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
     except UserError as error:
         print(f"jowa: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; the interpreter would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print("jowa: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,18 +22,24 @@ from jowa.cli import run
 from jowa.data.batch import Batch
 from jowa.data.layout import MANIFEST
 from jowa.data.sequences import SequenceDataset
+from jowa.data.split import Split
 from jowa.data.store import EpisodeStore
-from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig
 from jowa.envs.roms import rom_md5, rom_path
 from jowa.errors import UserError
 from jowa.evaluation.curves import read_curves
-from jowa.evaluation.player import Player, RandomPlayer
-from jowa.evaluation.report import Exhibits, write_report
-from jowa.evaluation.results import (
+from jowa.evaluation.modes import (
     NO_PLANNING,
     PLANNING,
     RANDOM,
+    Rules,
+    merge,
+    planner_settings,
+    planners_of,
+    play_mode,
+)
+from jowa.evaluation.report import Exhibits, write_report
+from jowa.evaluation.results import (
     DataScore,
     ModeResult,
     Results,
@@ -43,27 +48,28 @@ from jowa.evaluation.results import (
     score_mode,
     write_results,
 )
-from jowa.evaluation.rollout import Policy, Rollout, episode_seeds, play
-from jowa.evaluation.scores import BootstrapConfig
+from jowa.evaluation.rollout import Rollout
+from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
 from jowa.evaluation.table import score_table
 from jowa.evaluation.world_model import WorldModelEvidence, measure_world_model
 from jowa.files import require_writable_folder
 from jowa.games import check_game, reference
-from jowa.models.agent_files import Agent, load_agent
-from jowa.planning.config import PlannerConfig, check_planner, make_planner
+from jowa.models.agent_files import Agent
+from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.strips import dream_strips, reconstruct
 from jowa.planning.tree_dream import TreeDream
-from jowa.training.checkpoint import check_size, latest_checkpoint
 from jowa.training.distribution import Distribution, distributed
 from jowa.training.metrics import FILE as METRICS
 from jowa.training.pictures import FOLDER as PICTURES
 from jowa.training.pictures import representative_sequences
 from jowa.training.session import use_threads
+from jowa.training.starting_point import open_agent
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """ckpt: a run's folder or one checkpoint's. size: refuse a checkpoint of another size, any if null.
+    """ckpt: a run's folder, one checkpoint's, or published files (a JOWA_<size>.pt or its folder). size: refuse a
+    checkpoint of another size, any if null.
 
     games: the games to play, those of the training data if empty. episodes: for each game and way of playing.
     environments: how many of a game's episodes run side by side. data: the episode store to compare with and to take
@@ -103,11 +109,9 @@ def check(config: EvaluateConfig) -> None:
     for mode in config.modes:
         if mode not in (RANDOM, NO_PLANNING, PLANNING):
             raise UserError(f"modes may hold '{RANDOM}', '{NO_PLANNING}' and '{PLANNING}', not '{mode}'.")
-    if config.bootstrap.resamples < 1 or not 0 < config.bootstrap.confidence < 1:
-        raise UserError("bootstrap.resamples must be at least 1 and bootstrap.confidence lie between 0 and 1.")
-    for key, seed in (("seed", config.seed), ("bootstrap.seed", config.bootstrap.seed)):
-        if seed < 0:
-            raise UserError(f"{key} must not be negative, but is {seed}.")
+    if config.seed < 0:
+        raise UserError(f"seed must not be negative, but is {config.seed}.")
+    check_bootstrap(config.bootstrap)
     config.protocol.check()
     check_planner(config.planner)
 
@@ -115,16 +119,16 @@ def check(config: EvaluateConfig) -> None:
 def main(config: EvaluateConfig) -> None:
     check(config)
     use_threads(config.threads)
-    checkpoint = latest_checkpoint(Path(config.ckpt)).resolve()
-    check_size(checkpoint, config.size)
-    agent = load_agent(checkpoint)
+    start = open_agent(config.ckpt, config.size)
+    agent = start.agent
     games = tuple(config.games or agent.description["games"])
     for game in games:
         rom_path(game, config.protocol.rom_dir)
+    for mode in config.modes:
+        planners_of(mode, config.planner, agent, games)
     store = open_store(config, agent, games)
-    run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
     with distributed(config.device, "device") as distribution:
-        folder = distribution.on_main(lambda: output_folder(config, run_folder))
+        folder = distribution.on_main(lambda: output_folder(config, start.folder))
         agent.tokenizer.to(distribution.device)
         agent.model.to(distribution.device)
         started = time.perf_counter()
@@ -135,7 +139,7 @@ def main(config: EvaluateConfig) -> None:
         results = Results(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             command=" ".join(["python -m jowa.evaluate", *sys.argv[1:]]),
-            checkpoint=str(checkpoint),
+            checkpoint=str(start.checkpoint),
             model=agent.description["model"],
             protocol=asdict(config.protocol),
             config=asdict(config),
@@ -150,7 +154,7 @@ def main(config: EvaluateConfig) -> None:
             wall_seconds=time.perf_counter() - started,
         )
         write_results(folder / "results.json", results)
-        write_report(folder / "report.html", results, exhibits(agent, run_folder, rollouts, batches))
+        write_report(folder / "report.html", results, exhibits(agent, start.folder, rollouts, batches))
     print(score_table(results))
     print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
 
@@ -170,66 +174,17 @@ def evaluate_modes(
 ) -> tuple[list[ModeResult], list[Rollout]]:
     """Play every mode; each process plays its share of the games and all get all results."""
     references = {game: reference(game) for game in games}
+    rules = Rules(config.protocol, config.seed, config.episodes, config.environments, config.film_decisions)
     results, rollouts = [], []
     for mode in config.modes:
-        planner = config.planner if mode == PLANNING else replace(config.planner, name="greedy", width=1, horizon=0)
-        settings: dict[str, Any] = {} if mode == RANDOM else asdict(planner)
+        planners = planners_of(mode, config.planner, agent, games)
         mine = games[distribution.rank :: distribution.ranks]
-        rollout = play_mode(config, agent, mine, mode, planner, distribution) if mine else Rollout((), (), 0, 0.0)
-        whole = merge(distribution.gather(rollout), games)
-        results.append(score_mode(mode, settings, whole, references, config.bootstrap))
+        rollout = play_mode(mode, agent, mine, planners, rules, distribution.device, progress=distribution.is_main)
+        gathered = distribution.gather(rollout)
+        whole = merge(gathered, games, seconds=max(one.seconds for one in gathered))
+        results.append(score_mode(mode, planner_settings(planners), whole, references, config.bootstrap))
         rollouts.append(whole)
     return results, rollouts
-
-
-def play_mode(
-    config: EvaluateConfig,
-    agent: Agent,
-    games: tuple[str, ...],
-    mode: str,
-    planner: PlannerConfig,
-    distribution: Distribution,
-) -> Rollout:
-    """All episodes of one way of playing on this process."""
-    seeds = episode_seeds(config.seed, games, config.episodes)
-    side_by_side = min(config.environments, config.episodes)
-    rows = [game for game in games for _ in range(side_by_side)]
-    environments = AtariEnvironments(rows, config.protocol, list(range(len(rows))))
-    policy: Policy = RandomPlayer(environments.legal)
-    if mode != RANDOM:
-        policy = Player(
-            agent.tokenizer,
-            TreeDream(agent.model),
-            make_planner(planner),
-            planner.context,
-            environments.tasks,
-            environments.legal,
-            distribution.device,
-        )
-    try:
-        return play(
-            environments,
-            policy,
-            seeds,
-            mode=mode,
-            random_action_probability=config.protocol.random_action_probability,
-            film_decisions=config.film_decisions,
-            progress=distribution.is_main,
-        )
-    finally:
-        environments.close()
-
-
-def merge(rollouts: list[Rollout], games: tuple[str, ...]) -> Rollout:
-    """The processes' rollouts as one, in the order of the games."""
-    episodes = [episode for rollout in rollouts for episode in rollout.episodes]
-    films = [film for rollout in rollouts for film in rollout.films]
-    return Rollout(
-        tuple(sorted(episodes, key=lambda episode: games.index(episode.game))),
-        tuple(sorted(films, key=lambda film: games.index(film.game))),
-        sum(rollout.decisions for rollout in rollouts),
-        max(rollout.seconds for rollout in rollouts),
-    )
 
 
 def open_store(config: EvaluateConfig, agent: Agent, games: tuple[str, ...]) -> EpisodeStore | None:
@@ -237,7 +192,10 @@ def open_store(config: EvaluateConfig, agent: Agent, games: tuple[str, ...]) -> 
 
     Raises UserError when `data` names a folder that has none of them, or when data are damaged.
     """
-    path = Path(config.data or agent.description["data"])
+    recorded = config.data or agent.description["data"]
+    if recorded is None:
+        return None
+    path = Path(recorded)
     found = [game for game in games if (path / game / MANIFEST).is_file()]
     if not found and config.data is not None:
         raise UserError(f"data={config.data} holds no episodes of {', '.join(games)}: set data to another folder.")
@@ -255,10 +213,12 @@ def held_out_evidence(
     config: EvaluateConfig, agent: Agent, store: EpisodeStore | None
 ) -> tuple[tuple[WorldModelEvidence, ...], Batch | None]:
     """What the world model knows of held-out episodes, and a few of their sequences with frames, for pictures."""
-    holdout = float(agent.description["holdout"])
+    holdout = agent.description["holdout"]
     if store is None or config.world_model_sequences < 1 or holdout == 0:
         return (), None
-    data = SequenceDataset(store, split="held_out", holdout=holdout, stride=8)
+    # A published agent (holdout None) was trained on none of the episodes at hand.
+    split: Split = "all" if holdout is None else "held_out"
+    data = SequenceDataset(store, split=split, holdout=holdout or 0.0, stride=8)
     if not len(data):
         return (), None
     strips = representative_sequences(data)

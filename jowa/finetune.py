@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
@@ -14,9 +13,7 @@ from jowa.cli import run
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.games import BORROWED_TASKS, check_game, task_id
-from jowa.models.agent_files import load_agent
 from jowa.models.world_action_model import WorldActionModel
-from jowa.training.checkpoint import check_size, latest_checkpoint
 from jowa.training.config import (
     DataConfig,
     ObjectiveConfig,
@@ -29,17 +26,20 @@ from jowa.training.config import (
 from jowa.training.distribution import distributed, rank_and_ranks
 from jowa.training.run_plan import describe_run
 from jowa.training.session import Settings, run_stages, use_threads
+from jowa.training.starting_point import StartingPoint, open_agent
 
 STAGE = "finetune"
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """game: the game to adapt to; its episodes are read from data.path. ckpt: a run's folder or one checkpoint's.
+    """game: the game to adapt to; its episodes are read from data.path. ckpt: a run's folder, one checkpoint's, or
+    published files (a JOWA_<size>.pt or its folder).
 
     size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: whose task embedding the game
     starts from: another game's name, `paper` (the paper's choice for its five held-out games), or `own`.
-    perceptual_weights: train the tokenizer with LPIPS from this file; without it with pixels alone.
+    perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with the
+    checkpoint, if any did, and `none` trains it on pixels alone.
     """
 
     game: str = "???"
@@ -82,18 +82,23 @@ def adopt_task(model: WorldActionModel, game: str, source: str) -> None:
         table.weight[task_id(game)] = table.weight[task_id(source)]
 
 
+def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
+    """LPIPS weights to train the tokenizer with: those named, else those the checkpoint carries, else none."""
+    if config.perceptual_weights is not None:
+        return None if config.perceptual_weights == "none" else config.perceptual_weights
+    return None if start.perceptual_weights is None else str(start.perceptual_weights)
+
+
 def main(config: FinetuneConfig) -> None:
     check(config)
     use_threads(config.training.threads)
     torch.manual_seed(config.seed)
     data = replace(config.data, games=[config.game])
-    checkpoint = latest_checkpoint(Path(config.ckpt))
-    check_size(checkpoint, config.size)
-    agent = load_agent(checkpoint)
-    perceptual = "lpips" if config.perceptual_weights else "none"
-    agent.tokenizer.config = replace(
-        agent.tokenizer.config, perceptual=perceptual, perceptual_weights=config.perceptual_weights
-    )
+    start = open_agent(config.ckpt, config.size)
+    agent = start.agent
+    weights = lpips_file(config, start)
+    perceptual = "none" if weights is None else "lpips"
+    agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)
     stages = {STAGE: config.stage}
     if config.dry_run:
         if rank_and_ranks()[0] == 0:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from jowa.evaluation.film import Film
-from jowa.evaluation.results import NO_PLANNING, PLANNING, RANDOM, DataScore, ModeResult, Results, score_mode
+from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
+from jowa.evaluation.results import DataScore, ModeResult, Results, score_mode
 from jowa.evaluation.rollout import Episode, Rollout
 from jowa.evaluation.scores import BootstrapConfig
 from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence

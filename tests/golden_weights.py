@@ -1,4 +1,4 @@
-"""Weights anyone can draw again from a tensor's name: the rule behind the golden vectors, and our names for theirs."""
+"""Weights anyone can draw again from a tensor's name: the rule behind the golden vectors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def golden_lpips_tensor(name: str, shape: tuple[int, ...], salt: str) -> Tensor:
 
 
 def golden_state(part: str, salt: str, mse: bool = False) -> dict[str, Tensor]:
-    """The tensors of one published file under their published names."""
+    """The tensors of one published file under their published names, without LPIPS and `indices`."""
     state = {}
     for name, (shape, dtype) in keys(part).items():
         if "int" in dtype or name.startswith("lpips."):
@@ -63,34 +63,21 @@ def golden_state(part: str, salt: str, mse: bool = False) -> dict[str, Tensor]:
     return state
 
 
-Q_NAMES = ("weight1", "bias1", "gain1", "shift1", "weight2", "bias2", "gain2", "shift2", "weight3", "bias3")
+def golden_lpips(salt: str) -> dict[str, Tensor]:
+    """The LPIPS tensors of the published tokenizer.pt under their published names."""
+    constants = {"shift": (-0.030, -0.088, -0.188), "scale": (0.458, 0.448, 0.450)}
+    state = {}
+    for name, (shape, _) in keys("tokenizer").items():
+        if "scaling_layer" in name:
+            state[name] = torch.tensor(constants[name.rsplit(".", 1)[-1]]).view(shape)
+        elif name.startswith("lpips."):
+            state[name] = golden_lpips_tensor(name, shape, salt)
+    return state
 
 
-def from_published(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Published names of the world-action model → ours."""
-    ours = {
-        "position_embedding.weight": state["pos_emb.weight"],
-        "action_task_embedding.weight": state["task_emb.embedding_tables.0.weight"],
-        "code_task_embedding.weight": state["task_emb.embedding_tables.1.weight"],
-        "action_embedding.weight": state["embedder.embedding_tables.0.weight"],
-        "code_embedding.weight": state["embedder.embedding_tables.1.weight"],
-    }
-    parts = ("weight", "bias")
-    for part in parts:
-        ours[f"trunk.norm.{part}"] = state[f"transformer.ln_f.{part}"]
-        for theirs, mine in (("observations", "observation"), ("rewards", "reward"), ("ends", "end")):
-            for i in (0, 2):
-                ours[f"{mine}_head.{i}.{part}"] = state[f"head_{theirs}.head_module.{i}.{part}"]
-        for layer in range(layers):
-            old, new = f"transformer.blocks.{layer}", f"trunk.layers.{layer}"
-            ours[f"{new}.attention_norm.{part}"] = state[f"{old}.ln1.{part}"]
-            ours[f"{new}.mlp_norm.{part}"] = state[f"{old}.ln2.{part}"]
-            qkv = [state[f"{old}.attn.{name}.{part}"] for name in ("query", "key", "value")]
-            ours[f"{new}.qkv.{part}"] = torch.cat(qkv)
-            ours[f"{new}.projection.{part}"] = state[f"{old}.attn.proj.{part}"]
-            for i in (0, 2):
-                ours[f"{new}.mlp.{i}.{part}"] = state[f"{old}.mlp.{i}.{part}"]
-    for mine, theirs in (("q_networks", "head_q"), ("q_target", "head_q_target")):
-        for i, name in enumerate(Q_NAMES):
-            ours[f"{mine}.{name}"] = state[f"{theirs}.head_module.params.{i}"]
-    return ours
+def golden_files(size: str, salt: str = "", mse: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What a published agent's (tokenizer.pt, JOWA_<size>.pt) hold, the integer tensors included."""
+    part = f"JOWA_{size}"
+    counts = {name: torch.arange(math.prod(shape)).view(shape)
+              for name, (shape, dtype) in keys(part).items() if "int" in dtype}  # fmt: skip
+    return golden_state("tokenizer", salt) | golden_lpips(salt), golden_state(part, salt, mse) | counts

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from launch import launch
 
-from jowa import evaluate, finetune, pretrain
+from jowa import convert, evaluate, finetune, pretrain, results
 from jowa.cli import run
 from jowa.data import record
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS
@@ -20,6 +22,8 @@ ENTRY_POINTS = {
     "finetune": (finetune.main, finetune.FinetuneConfig),
     "evaluate": (evaluate.main, evaluate.EvaluateConfig),
     "record": (record.main, record.RecordConfig),
+    "convert": (convert.main, convert.ConvertConfig),
+    "results": (results.main, results.ResultsConfig),
 }
 
 
@@ -160,10 +164,10 @@ MISTAKES = {
     f"{EVALUATE} out={{run}}": ("isn't empty", "another out"),
     f"{RECORD} out={{file}}/run": ("cannot write", "set out to"),
     # Checkpoints
-    f"{FINETUNE} ckpt={{out}}/none": ("/out/none holds no checkpoint",),
-    f"{EVALUATE} ckpt={{out}}/none": ("/out/none holds no checkpoint",),
-    f"{EVALUATE} ckpt={{file}}": ("holds no checkpoint",),
-    f"{EVALUATE} ckpt={{data}}": ("holds no checkpoint",),
+    f"{FINETUNE} ckpt={{out}}/none": ("no agent in", "/out/none"),
+    f"{EVALUATE} ckpt={{out}}/none": ("no agent in", "/out/none"),
+    f"{EVALUATE} ckpt={{file}}": ("no agent in",),
+    f"{EVALUATE} ckpt={{data}}": ("no agent in",),
 }  # fmt: skip
 
 
@@ -203,9 +207,11 @@ def test_help_and_configuration_can_be_asked_for(name: str, call) -> None:
         assert (code, errors) == (0, "")
         assert f"usage: python -m jowa.{'data.' * (name == 'record')}{name}" in text and "exp: atari15, demo" in text
     code, text, errors = call(name, "--cfg")
-    assert (code, errors) == (0, "") and "seed: 0" in text
-    code, text, _ = call(name, "seed=7", "--cfg")
-    assert code == 0 and "seed: 7" in text
+    keys = {field.name for field in dataclasses.fields(ENTRY_POINTS[name][1])}
+    assert (code, errors) == (0, "") and keys == set(yaml.safe_load(text))
+    key = "seed" if "seed" in keys else {"convert": "size", "results": "out"}[name]
+    code, text, _ = call(name, f"{key}=7", "--cfg")
+    assert code == 0 and str(yaml.safe_load(text)[key]) == "7"
     assert call(name, "--cfg", "sede=7")[0] == 2
 
 

@@ -88,7 +88,7 @@ def test_a_game_starts_from_the_task_embedding_asked_for(game: str, task_from: s
         (["task_from=Pongg"], "did you mean 'Pong'"),
         (["data.games=[Breakout]"], "leave data.games empty"),
         (["stage.steps=0"], "stage.steps above 0"),
-        (["ckpt=nowhere"], "ckpt=nowhere holds no checkpoint"),
+        (["ckpt=nowhere"], "There is no agent in .*nowhere"),
         (["stage.tokenizer_frames=1", "training.micro_batch=1"], "stage.tokenizer_frames=1"),
         (["perceptual_weights=nowhere.pt"], "There is no file nowhere.pt"),
     ],

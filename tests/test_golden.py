@@ -2,98 +2,104 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from golden_weights import FOLDER, from_published, golden_lpips_tensor, golden_state, keys
+from golden_weights import FOLDER, golden_lpips, golden_state
 
 from jowa.games import GAMES, legal_mask
 from jowa.models.perceptual import LPIPS
+from jowa.models.published import MODELS, model_from_published
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
-from jowa.models.world_action_model import ModelConfig, WorldActionModel
+from jowa.models.world_action_model import WorldActionModel
 from jowa.objectives.autoencoding import autoencoding_losses
 from jowa.objectives.conservative import conservative_counts, conservative_losses
 from jowa.objectives.temporal_difference import c51_loss, mse_loss, td_count
 from jowa.objectives.world import world_counts, world_losses
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context
+from jowa.planning.mcts import MonteCarloTreeSearch
+from jowa.planning.planner import Planner
 from jowa.planning.tree_dream import TreeDream
 
 GOLDEN = np.load(FOLDER / "golden.npz")
 SALT = str(GOLDEN["salt"])
-SIZES = {
-    "40M": ModelConfig("40M", 4, 8, 512, 1, 768),
-    "150M": ModelConfig("150M", 12, 12, 768, 3, 1792),
-}
-CASES = [("40M", "c51"), ("40M", "mse"), ("150M", "c51")]
+CASES = sorted({tuple(name.split("_")[:2]) for name in GOLDEN.files if name.split("_")[0] in MODELS})
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-4) -> None:
-    actual_array = actual.detach().double().numpy()
+    actual_array = actual.detach().double().cpu().numpy()
     assert actual_array.shape == expected.shape
     scale = np.nanmax(np.abs(expected))
     np.testing.assert_allclose(actual_array, expected, rtol=0, atol=tolerance * scale)
 
 
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
+def tokenizer(device: str) -> Tokenizer:
     tokenizer = Tokenizer(TokenizerConfig())
     tokenizer.load_state_dict(golden_state("tokenizer", SALT))
-    return tokenizer.eval()
+    return tokenizer.to(device).eval()
 
 
 @pytest.fixture(scope="module", params=CASES, ids=["-".join(case) for case in CASES])
-def model(request: pytest.FixtureRequest) -> tuple[str, WorldActionModel]:
+def model(request: pytest.FixtureRequest, device: str) -> tuple[str, WorldActionModel]:
     size, q_loss = request.param
-    config = SIZES[size]
-    config = ModelConfig(**{**vars(config), "q_loss": q_loss})
+    config = replace(MODELS[size], q_loss=q_loss)
     model = WorldActionModel(config, 2048)
-    model.load_state_dict(from_published(golden_state(f"JOWA_{size}", SALT, q_loss == "mse"), config.layers))
-    return f"{size}_{q_loss}", model.eval()
+    model.load_state_dict(model_from_published(golden_state(f"JOWA_{size}", SALT, q_loss == "mse"), config.layers))
+    return f"{size}_{q_loss}", model.to(device).eval()
 
 
 @pytest.fixture(scope="module")
-def batch() -> dict[str, torch.Tensor]:
+def batch(device: str) -> dict[str, torch.Tensor]:
     names = {"codes": "b_tokens", "actions": "b_actions", "tasks": "b_games"}
     batch = {ours: torch.from_numpy(GOLDEN[theirs].astype(np.int64)) for ours, theirs in names.items()}
     batch["rewards"] = torch.from_numpy(GOLDEN["b_rewards"]).sign()
     batch["ends"] = torch.from_numpy(GOLDEN["b_ends"].astype(bool))
     batch["valid"] = torch.from_numpy(GOLDEN["b_mask"])
-    return batch
+    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def legal(tasks: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.stack([legal_mask(GAMES[int(task)]) for task in tasks]))
+    return torch.from_numpy(np.stack([legal_mask(GAMES[task]) for task in tasks.tolist()])).to(tasks.device)
 
 
 @torch.inference_mode()
-def test_tokenizer(tokenizer: Tokenizer) -> None:
-    frames = torch.from_numpy(GOLDEN["tok_frames"]).flatten(0, 1)
+def test_tokenizer(tokenizer: Tokenizer, device: str) -> None:
+    frames = torch.from_numpy(GOLDEN["tok_frames"]).flatten(0, 1).to(device)
     x, reconstruction, quantised = tokenizer(frames)
     expected = GOLDEN["tok_tokens"].reshape(-1, 36)
-    differs = quantised.codes.numpy() != expected
+    differs = quantised.codes.cpu().numpy() != expected
     assert not (differs & (GOLDEN["tok_margin"].reshape(-1, 36) > 1e-3)).any()
     assert differs.mean() < 0.01
     assert torch.equal(tokenizer.encode(frames), quantised.codes)
     close(quantised.latents[0], GOLDEN["tok_z"])
     close(quantised.nearest[0], GOLDEN["tok_zq"])
     close((reconstruction[:2] + 1) / 2, GOLDEN["tok_rec"])
-    weight = torch.ones(len(frames))
+    weight = torch.ones(len(frames), device=device)
     sums = autoencoding_losses(x, reconstruction, quantised.latents, quantised.nearest, weight)
     losses = torch.stack([sums["quantisation"], sums["reconstruction"]]) / weight.sum()
     close(losses, GOLDEN["tok_losses"])
 
 
 @torch.inference_mode()
-def test_lpips() -> None:
+def test_lpips(device: str) -> None:
     data = np.load(FOLDER / "golden_lpips.npz")
     lpips = LPIPS()
-    state = lpips.state_dict()
-    for name, (shape, _) in keys("tokenizer").items():
-        if name.startswith("lpips.") and "scaling" not in name:
-            state[name.removeprefix("lpips.")] = golden_lpips_tensor(name, shape, str(data["salt"]))
-    lpips.load_state_dict(state)
-    distance = lpips(torch.from_numpy(data["lpips_a"]), torch.from_numpy(data["lpips_b"]))
+    weights = golden_lpips(str(data["salt"]))
+    lpips.load_state_dict({name.removeprefix("lpips."): tensor for name, tensor in weights.items()})
+    pair = [torch.from_numpy(data[name]).to(device) for name in ("lpips_a", "lpips_b")]
+    distance = lpips.to(device)(*pair)
     close(distance.view(-1, 1, 1, 1), data["lpips_out"])
 
 
@@ -126,6 +132,7 @@ def test_losses(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tens
     counts = world_counts(valid, codes.shape[2])
     world = torch.stack([sums[key] / counts[key] for key in ("observation", "reward", "end")])
     close(world, GOLDEN[f"{name}_loss_stage1"][:3])
+    assert np.isnan(GOLDEN[f"{name}_loss_stage1"][3:]).all()
     logits, target = net.q_logits(h.last_code), net.q_target_logits(h.last_code)
     steps = actions, rewards, ends, valid, legal(tasks)
     if name.endswith("c51"):
@@ -135,7 +142,7 @@ def test_losses(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tens
     stage2 = [*(0.1 * world), td / td_count(ends, valid)]
     expected = GOLDEN[f"{name}_loss_stage2"]
     if not np.isnan(expected[4]):
-        real = torch.ones(len(codes), dtype=torch.bool)
+        real = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
         penalty = conservative_losses(net.expected_q(logits), actions, valid, real)
         penalty_counts = conservative_counts(valid, real)
         stage2.append(torch.stack([0.1 * penalty[key] / penalty_counts[key] for key in penalty]).sum())
@@ -154,7 +161,8 @@ def context_of(batch: dict[str, torch.Tensor], game: str, frames: int) -> tuple[
     """The first frames of the game's row, and the action withheld from the last of them."""
     row = batch["tasks"].tolist().index(GAMES.index(game))
     codes, actions = batch["codes"][row : row + 1, :frames], batch["actions"][row : row + 1, :frames]
-    context = Context(codes, actions, torch.tensor([frames]), batch["tasks"][row : row + 1])
+    tasks = batch["tasks"][row : row + 1]
+    context = Context(codes, actions, torch.full_like(tasks, frames), tasks)
     return context, actions[:, -1:]
 
 
@@ -169,9 +177,9 @@ def test_imagination(model: tuple[str, WorldActionModel], batch: dict[str, torch
         root = dream.reset(context)
         child = dream.expand(root.ids, action)
         stem = array.removesuffix("q0")
-        illegal = ~legal(context.tasks)[0]
-        close(root.q[0, 0][~illegal], GOLDEN[array][~illegal])
-        close(child.q[0, 0][~illegal], GOLDEN[f"{stem}q1"][~illegal])
+        illegal = ~legal(context.tasks)[0].cpu()
+        close(root.q[0, 0].cpu()[~illegal], GOLDEN[array][~illegal])
+        close(child.q[0, 0].cpu()[~illegal], GOLDEN[f"{stem}q1"][~illegal])
         assert np.isneginf(GOLDEN[array][illegal]).all()
         assert dream.codes(child.ids)[0, 0].tolist() == GOLDEN[f"{stem}tokens"].tolist()
         reward, end = GOLDEN[f"{stem}rd"]
@@ -189,3 +197,47 @@ def test_beam_search(model: tuple[str, WorldActionModel], batch: dict[str, torch
         planner = BeamSearch(width, horizon, gamma=0.99, respect_termination=False)
         plan = planner.plan(TreeDream(net), context, legal(context.tasks))
         assert plan.actions.tolist() == GOLDEN[array].tolist(), array
+
+
+@torch.inference_mode()
+def test_mcts(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tensor]) -> None:
+    name, net = model
+    cases = imagination_cases(name, "mcts")
+    assert len(cases) == 9 or name != "40M_c51"
+    # The vectors' horizon 4 counts the root: three imagined steps.
+    planner = MonteCarloTreeSearch(12, 3, temperature=0.9, gamma=0.99, choice="value", respect_termination=False)
+    for array, game, frames, _ in cases:
+        context, _ = context_of(batch, game, frames)
+        plan = planner.plan(TreeDream(net), context, legal(context.tasks))
+        assert plan.actions.tolist() == GOLDEN[array].tolist(), array
+
+
+@torch.inference_mode()
+def test_the_same_decisions_in_one_batch(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tensor]) -> None:
+    """Contexts of different games and lengths side by side."""
+    name, net = model
+    found = [case for case in imagination_cases(name, "beam") if case[3] == ["K2H2"]]
+    planners: dict[str, Planner] = {"beam": BeamSearch(2, 2, gamma=0.99, respect_termination=False)}
+    planners["mcts"] = MonteCarloTreeSearch(12, 3, choice="value", respect_termination=False)
+    for kind, planner in planners.items():
+        cases = found if kind == "beam" else imagination_cases(name, kind)
+        if not cases:
+            continue
+        rows = torch.tensor([batch["tasks"].tolist().index(GAMES.index(game)) for _, game, _, _ in cases])
+        codes, actions, tasks = (batch[key][rows.to(batch["tasks"].device)] for key in ("codes", "actions", "tasks"))
+        lengths = torch.tensor([frames for _, _, frames, _ in cases], device=tasks.device)
+        longest = int(lengths.max())
+        context = Context(codes[:, :longest], actions[:, :longest], lengths, tasks)
+        plan = planner.plan(TreeDream(net), context, legal(tasks))
+        assert plan.actions.tolist() == [int(GOLDEN[array][0]) for array, *_ in cases]
+
+
+def test_no_array_goes_unproven() -> None:
+    """Every array is one that a test above reads, or belongs to the inputs."""
+    whole = "salt|tok_(frames|tokens|margin|z|zq|rec|losses)|b_(tokens|actions|rewards|ends|mask|games)"
+    heads = "obs|obs_lse|rew|end|q|q_mean|q_target_mean|loss_stage[12]"
+    planned = r"imag_\w+_\d_(q0|tokens|rd|q1)|beam_\w+_\d_K\dH\d|mcts_\w+_\d"
+    known = re.compile(rf"{whole}|({'|'.join(MODELS)})_(c51|mse)_({heads}|{planned})")
+    assert [name for name in GOLDEN.files if not known.fullmatch(name)] == []
+    assert {("40M", "c51"), ("40M", "mse"), ("150M", "c51")} <= set(CASES)
+    assert set(np.load(FOLDER / "golden_lpips.npz").files) == {"lpips_a", "lpips_b", "lpips_out", "salt"}

@@ -14,13 +14,11 @@ from fake_results import GAMES, fake_film, fake_mode, fake_results, fake_strip, 
 from jowa.errors import UserError
 from jowa.evaluation import film
 from jowa.evaluation.curves import meaning, read_curves, stage_spans
+from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.page import number
 from jowa.evaluation.plots import Bar, score_bars
 from jowa.evaluation.report import Exhibits, above_random, render, write_report
 from jowa.evaluation.results import (
-    NO_PLANNING,
-    PLANNING,
-    RANDOM,
     installed_versions,
     new_evaluation_folder,
     write_results,

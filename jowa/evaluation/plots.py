@@ -83,6 +83,28 @@ def score_bars(game: str, bars: Sequence[Bar]) -> str:
         return _svg(figure, f"bars-{game}", f"{game}: mean return by way of playing")
 
 
+def intervals(name: str, rows: Sequence[Bar], description: str) -> str:
+    """Values as dots with their intervals and numbers; a row without a label belongs to the one above it."""
+    with matplotlib.rc_context(_STYLE | {"axes.grid": True, "svg.hashsalt": name}):
+        places = np.cumsum([1.0 if bar.label else 0.62 for bar in rows])
+        height = 0.36 + 0.3 * float(places[-1])
+        figure = Figure(figsize=(3.6, height))
+        axes = figure.add_axes((0.13, 0.28 / height, 0.85, 1 - 0.32 / height))
+        for place, bar in zip(places, rows, strict=True):
+            low, high = (bar.interval.low, bar.interval.high) if bar.interval else (bar.value, bar.value)
+            axes.plot([low, high], [place, place], color=COLOURS[bar.colour], linewidth=2, solid_capstyle="butt")
+            axes.plot(bar.value, place, "o", color=COLOURS[bar.colour], markersize=5.5)
+            axes.annotate(f"{bar.value:.3f}", (high, place), (5, 0), textcoords="offset points", va="center")
+        named = [(place, bar.label) for place, bar in zip(places, rows, strict=True) if bar.label]
+        axes.set_yticks([place for place, _ in named], [label for _, label in named])
+        axes.set_ylim(places[-1] + 0.6, 0.4)
+        left, right = axes.get_xlim()
+        axes.set_xlim(left, right + 0.16 * (right - left))  # room for the last number
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_axisbelow(True)
+        return _svg(figure, f"intervals-{name}", description)
+
+
 def stage_colour(stage: str, stages: Sequence[str]) -> str:
     """The colour of one of a run's training stages."""
     return ("greedy", "planning")[stages.index(stage) % 2]

@@ -11,8 +11,9 @@ from jowa.errors import UserError
 from jowa.evaluation import page, sections
 from jowa.evaluation.curves import Curve
 from jowa.evaluation.film import Film
+from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.plots import Bar, score_bars
-from jowa.evaluation.results import NO_PLANNING, PLANNING, RANDOM, ModeResult, Results
+from jowa.evaluation.results import ModeResult, Results
 from jowa.evaluation.scores import AggregateScore, Estimate, separated
 from jowa.files import write_text
 from jowa.planning.strips import Strip

@@ -24,7 +24,6 @@ from jowa.evaluation.world_model import WorldModelEvidence
 from jowa.files import write_json
 from jowa.games import ReferenceScores
 
-RANDOM, NO_PLANNING, PLANNING = "random", "no planning", "planning"
 _PACKAGES = ("jowa", "torch", "numpy", "scipy", "ale-py", "gymnasium", "matplotlib", "imageio-ffmpeg")
 
 

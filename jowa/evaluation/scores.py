@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import trim_mean
 
+from jowa.errors import UserError
 from jowa.games import ReferenceScores
 
 Floats = NDArray[np.float64]
@@ -26,6 +27,16 @@ class BootstrapConfig:
     confidence: float = 0.95
     resamples: int = 10_000
     seed: int = 0
+
+
+def check_bootstrap(config: BootstrapConfig) -> None:
+    """Raises UserError, naming the key, for settings that give no interval."""
+    if config.resamples < 1:
+        raise UserError(f"bootstrap.resamples must be at least 1, not {config.resamples}.")
+    if not 0 < config.confidence < 1:
+        raise UserError(f"bootstrap.confidence must lie between 0 and 1, not be {config.confidence}.")
+    if config.seed < 0:
+        raise UserError(f"bootstrap.seed must not be negative, but is {config.seed}.")
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,34 @@ class AggregateScore:
     mean: Estimate
 
 
+@dataclass(frozen=True)
+class PooledScore:
+    """Interquartile mean over the normalised episodes of all games in one list; `left_out` are games not normalised.
+
+    `of_game_means` is the same with every episode replaced by its game's mean. It differs from the interquartile mean
+    over games only in what is cut off: a quarter of the episodes, not a quarter of the games rounded down.
+    """
+
+    games: tuple[str, ...]
+    left_out: tuple[str, ...]
+    episodes: int
+    interquartile_mean: Estimate
+    of_game_means: float
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """How one game's episodes repeat each other's return: how many values there are, how often the commonest occurs.
+
+    `repeated` counts the episodes whose return an earlier one had, whatever their lengths.
+    """
+
+    episodes: int
+    distinct: int
+    commonest: int
+    repeated: int
+
+
 def separated(a: Estimate, b: Estimate) -> bool:
     """Whether two intervals have no point in common."""
     return a.high < b.low or b.high < a.low
@@ -85,13 +124,18 @@ def normalise(score: Floats | float, random: float | None, reference: float | No
     return (np.asarray(score, dtype=np.float64) - random) / (reference - random)
 
 
-def bootstrap_means(values: Sequence[float], config: BootstrapConfig, stream: str = "") -> Floats:
-    """Means of resamples of `values` with replacement, (resamples,). `stream` separates the draws of several games."""
+def bootstrap_draws(values: Sequence[float], config: BootstrapConfig, stream: str = "") -> Floats:
+    """Resamples of `values` with replacement, (resamples, values). `stream` separates the draws of several games."""
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0:
         raise ValueError("no values to resample")
     random = np.random.default_rng([config.seed, crc32(stream.encode())])
-    return data[random.integers(data.size, size=(config.resamples, data.size))].mean(axis=1)
+    return data[random.integers(data.size, size=(config.resamples, data.size))]
+
+
+def bootstrap_means(values: Sequence[float], config: BootstrapConfig, stream: str = "") -> Floats:
+    """The means of `bootstrap_draws`, (resamples,)."""
+    return bootstrap_draws(values, config, stream).mean(axis=1)
 
 
 def estimate(value: float, resampled: Floats, confidence: float) -> Estimate:
@@ -105,6 +149,18 @@ def repeated_episodes(returns: Sequence[float], lengths: Sequence[int]) -> int:
     """How many episodes repeat an earlier one's exact return and length."""
     pairs = list(zip(returns, lengths, strict=True))
     return len(pairs) - len(set(pairs))
+
+
+def repetition(returns: Sequence[float]) -> Repetition:
+    """How one game's returns (raw game points) repeat, for scores that come without the episodes' lengths.
+
+    Raises:
+        ValueError: no returns were given.
+    """
+    _, counts = np.unique(np.asarray(returns, dtype=np.float64), return_counts=True)
+    if counts.size == 0:
+        raise ValueError("no returns to compare")
+    return Repetition(len(returns), counts.size, int(counts.max()), len(returns) - counts.size)
 
 
 def mostly_repeated(score: GameScore) -> bool:
@@ -176,6 +232,36 @@ def aggregate_score(
         interquartile_mean=over_games(interquartile_mean),
         median=over_games(lambda values: np.median(values, axis=-1)),
         mean=over_games(lambda values: np.mean(values, axis=-1)),
+    )
+
+
+def pooled_score(
+    returns: Mapping[str, Sequence[float]],
+    references: Mapping[str, ReferenceScores],
+    kind: Normalisation,
+    config: BootstrapConfig,
+) -> PooledScore | None:
+    """Interquartile mean of all games' normalised episodes in one list, where a game weighs as much as its episodes.
+
+    The bootstrap is stratified as in `aggregate_score`, with the same draws. It holds resamples × episodes numbers.
+    None when no game's reference scores are known.
+    """
+    columns: dict[str, Floats] = {}
+    for game, values in returns.items():
+        resampled = np.vstack([bootstrap_draws(values, config, stream=game), np.asarray(values, dtype=np.float64)])
+        normalised = _normalise_game(resampled, references.get(game), kind)
+        if normalised is not None:
+            columns[game] = normalised
+    if not columns:
+        return None
+    pooled = interquartile_mean(np.concatenate(list(columns.values()), axis=1))
+    means = [np.full(column.shape[1], column[-1].mean()) for column in columns.values()]
+    return PooledScore(
+        games=tuple(columns),
+        left_out=tuple(game for game in returns if game not in columns),
+        episodes=sum(column.shape[1] for column in columns.values()),
+        interquartile_mean=estimate(float(pooled[-1]), pooled[:-1], config.confidence),
+        of_game_means=float(interquartile_mean(np.concatenate(means))),
     )
 
 

@@ -186,7 +186,9 @@ def conditions(results: Results) -> str:
 
 
 def _settings(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
+    shared = ", ".join(f"{key} {value}" for key, value in values.items() if not isinstance(value, Mapping))
+    games = [f"{game}: {_settings(own)}" for game, own in values.get("games", {}).items()]
+    return "; ".join([shared, *games])
 
 
 def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -46,13 +46,14 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no readable agent ({DESCRIPTION}: {error}); choose another ckpt.") from error
+        reason = f"{DESCRIPTION}: {error}"
+        raise UserError(f"{folder} holds no readable agent ({reason}); choose another checkpoint.") from error
     if not isinstance(description, dict):
-        raise UserError(f"{folder / DESCRIPTION} is damaged; choose another ckpt.")
+        raise UserError(f"{folder / DESCRIPTION} is damaged; choose another checkpoint.")
     if description.get("format") != FORMAT:
         raise UserError(f"{folder} was written in format {description.get('format')}, this jowa reads {FORMAT}.")
     if not all(isinstance(description.get(part), dict) for part in ("model", "tokenizer")):
-        raise UserError(f"{folder / DESCRIPTION} is damaged: it lacks the agent's sizes; choose another ckpt.")
+        raise UserError(f"{folder / DESCRIPTION} is damaged: it lacks the agent's sizes; choose another checkpoint.")
     return description
 
 
@@ -73,7 +74,7 @@ def load_agent(folder: Path) -> Agent:
         tokenizer = Tokenizer(tokenizer_config)
         model = WorldActionModel(model_config, tokenizer_config.vocabulary)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{folder / DESCRIPTION} is damaged ({error}); choose another ckpt.") from error
+        raise UserError(f"{folder / DESCRIPTION} is damaged ({error}); choose another checkpoint.") from error
     load_weights(folder, tokenizer, model)
     return Agent(tokenizer.eval(), model.eval(), description)
 
@@ -83,7 +84,7 @@ def load_weights(folder: Path, tokenizer: Tokenizer, model: WorldActionModel) ->
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / WEIGHTS} can't be read ({error}); choose another ckpt.") from error
+        raise UserError(f"{folder / WEIGHTS} can't be read ({error}); choose another checkpoint.") from error
     modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "model": model}
     expected = {
         f"{part}.{name}": tensor.shape

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jowa.errors import UserError
+from jowa.models.state_dicts import load_tensors
 
 SLICES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Where VGG16's convolutions sit, slice by slice; a 2×2 max-pooling comes before every slice but the first."""
@@ -94,23 +96,33 @@ def unit(features: Tensor) -> Tensor:
 
 
 def load_lpips(path: str | None) -> LPIPS:
-    """LPIPS with weights from a safetensors file, or from a published `tokenizer.pt` (tensors only, never unpickled).
-
-    Raises UserError when no file is named, it is missing, or it holds other tensors.
-    """
-    advice = "set tokenizer.perceptual_weights to a file with the LPIPS weights, or tokenizer.perceptual=none."
-    wanted = LPIPS()
+    """LPIPS with weights from a file (see `read_lpips`). Raises UserError also when none is named."""
     if path is None:
-        raise UserError(f"tokenizer.perceptual=lpips needs weights that don't ship with jowa: {advice}")
-    if not Path(path).is_file():
-        raise UserError(f"There is no file {path}: {advice}")
+        raise UserError(
+            "tokenizer.perceptual=lpips needs weights that don't ship with jowa: set tokenizer.perceptual_weights to a "
+            "file with them (a published tokenizer.pt), or tokenizer.perceptual=none."
+        )
+    lpips = LPIPS()
+    lpips.load_state_dict(read_lpips(Path(path)))
+    return lpips
+
+
+def read_lpips(path: Path) -> dict[str, Tensor]:
+    """LPIPS weights under the module's names, from a safetensors file or a published `tokenizer.pt`.
+
+    Raises:
+        UserError: the file is missing or damaged, or lacks a tensor or has it in another shape.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path} with LPIPS weights.")
     try:
-        if path.endswith(".safetensors"):
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = {name.split("lpips.")[-1]: tensor for name, tensor in state.items()}
-        wanted.load_state_dict({name: tensors[name] for name in wanted.state_dict()})
-    except Exception as error:  # files of other kinds fail in many ways
-        raise UserError(f"{path} doesn't hold the LPIPS weights: {advice}") from error
-    return wanted
+        tensors = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} can't be read ({error}): name another file with LPIPS weights.") from error
+    found = {name.split("lpips.")[-1]: tensor for name, tensor in tensors.items()}
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in LPIPS().state_dict().items()}
+    for name, shape in shapes.items():
+        if name not in found or found[name].shape != shape:
+            raise UserError(f"{path} doesn't hold the LPIPS weights: it has no tensor {name} of shape {tuple(shape)}.")
+    return {name: found[name] for name in shapes}

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PARAMETERS = ("weight1", "bias1", "gain1", "shift1", "weight2", "bias2", "gain2", "shift2", "weight3", "bias3")
+"""The parameters' names, in the order of the published files."""
+
 
 class QEnsemble(nn.Module):
     """E networks: Linear, dropout, LayerNorm, Mish; Linear, LayerNorm, Mish; Linear to 18 actions × atoms.

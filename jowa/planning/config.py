@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jowa.errors import UserError
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.greedy import Greedy
+from jowa.planning.mcts import CHOICES, MonteCarloTreeSearch
 from jowa.planning.planner import Planner
+from jowa.published_scores import PUBLISHED_SIZES, official_evaluation
 
-PLANNERS = ("greedy", "beam")
+PLANNERS = ("greedy", "beam", "mcts", "published")
 
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """A planner's settings.
+    """A planner's settings; each uses those that name it, and greedy play `context` only.
 
     Attributes:
-        name: greedy or beam. Greedy play uses `context` only.
-        width: futures the beam keeps.
-        horizon: agent steps the beam looks ahead; 0 is greedy play.
-        context: real frames the model is given, the present one included; fewer at an episode's start.
-        gamma: discount an agent step.
-        respect_termination: no value after a predicted end; false is the published behaviour.
-        tie_tolerance: futures this close to the best (points of discounted return) count as equal to it, and Q decides.
+        name: greedy, beam, mcts or published. The last is beam search in which a width, horizon or context of 0 stands
+            for what the paper's authors set for the game and the model's size.
+        width: beam: futures kept.
+        horizon: beam, mcts: agent steps looked ahead; 0 is greedy play (beam only).
+        context: all: real frames the model is given, the present one included; fewer at an episode's start.
+        gamma: beam, mcts: discount an agent step.
+        respect_termination: beam, mcts: no value after a predicted end; false is the published behaviour.
+        tie_tolerance: beam: futures this close to the best (points of discounted return) count as equal to it, and Q
+            decides.
+        simulations: mcts: steps imagined a decision. A beam imagines at most width + (horizon - 1) * width ** 2.
+        temperature: mcts: of the softmax of Q that is the first guess of which actions are worth trying.
+        choice: mcts: the first action played is that of highest return, of highest value (published) or of most visits.
     """
 
     name: str = "beam"
@@ -33,11 +40,40 @@ class PlannerConfig:
     gamma: float = 0.99
     respect_termination: bool = True
     tie_tolerance: float = 0.0
+    simulations: int = 6
+    temperature: float = 0.9
+    choice: str = "return"
 
     @property
     def depth(self) -> int:
         """Agent steps that are imagined ahead: the horizon, or 0 for greedy play."""
         return 0 if self.name == "greedy" else self.horizon
+
+    def for_game(self, size: str, game: str) -> PlannerConfig:
+        """The settings that one game is played with by a model of that size.
+
+        Raises:
+            UserError: the published settings are asked for, and there are none for the game or the size, or what they
+                were changed to can't work.
+        """
+        if self.name != "published":
+            return self
+        games = official_evaluation(size)
+        if game not in games:
+            known = f"{size} models have them for {', '.join(games)}" if games else f"{', '.join(PUBLISHED_SIZES)} have"
+            raise UserError(
+                f"planner=published has no settings for {game} with a {size} model ({known}): choose another planner."
+            )
+        published = games[game]
+        settings = replace(
+            self,
+            name="beam",
+            width=self.width or published.width,
+            horizon=self.horizon or published.horizon,
+            context=self.context or published.context,
+        )
+        check_planner(settings)
+        return settings
 
 
 def check_planner(config: PlannerConfig, blocks: int = 8) -> None:
@@ -48,7 +84,9 @@ def check_planner(config: PlannerConfig, blocks: int = 8) -> None:
     """
     if config.name not in PLANNERS:
         raise UserError(f"planner.name={config.name} is unknown: choose one of {', '.join(PLANNERS)}.")
-    if config.width < 1:
+    # The published settings are checked game by game, when they have taken the place of the zeros.
+    least = 0 if config.name == "published" else 1
+    if config.width < least:
         raise UserError(f"planner.width={config.width} keeps no future: set it to 1 or more.")
     if config.horizon < 0:
         raise UserError(f"planner.horizon={config.horizon} is negative: set it to 0 (greedy play) or more.")
@@ -56,7 +94,34 @@ def check_planner(config: PlannerConfig, blocks: int = 8) -> None:
         raise UserError(f"planner.tie_tolerance={config.tie_tolerance} is negative: set it to 0 or more.")
     if not 0 < config.gamma <= 1:
         raise UserError(f"planner.gamma={config.gamma} is no discount: set it above 0 and at most 1.")
-    if not 1 <= config.context <= blocks:
+    _check_mcts(config)
+    _check_frames(config, blocks, least)
+
+
+def _check_mcts(config: PlannerConfig) -> None:
+    """Refuse settings that cannot work with Monte Carlo tree search."""
+    if config.simulations < 1:
+        raise UserError(f"planner.simulations={config.simulations} imagines nothing: set it to 1 or more.")
+    if not config.temperature > 0:
+        raise UserError(f"planner.temperature={config.temperature} is no temperature: set it above 0.")
+    if config.choice not in CHOICES:
+        raise UserError(f"planner.choice={config.choice} is unknown: choose one of {', '.join(CHOICES)}.")
+    if config.name != "mcts":
+        return
+    if config.horizon < 1:
+        raise UserError(
+            f"planner.horizon={config.horizon} gives planner.name=mcts no step to imagine: set it to 1 or more, "
+            f"or play greedily with planner=greedy."
+        )
+    if config.tie_tolerance != 0:
+        raise UserError(
+            f"planner.tie_tolerance={config.tie_tolerance} is for planner.name=beam only: set it to 0 with mcts."
+        )
+
+
+def _check_frames(config: PlannerConfig, blocks: int, least: int) -> None:
+    """Refuse a context and an imagined future that are longer than the model's `blocks` frames."""
+    if not least <= config.context <= blocks:
         raise UserError(
             f"planner.context={config.context} is not possible: the model sees 1 to {blocks} frames, "
             f"set planner.context accordingly."
@@ -74,7 +139,18 @@ def check_planner(config: PlannerConfig, blocks: int = 8) -> None:
 
 
 def make_planner(config: PlannerConfig) -> Planner:
-    """The planner a checked configuration names."""
+    """The planner a checked configuration of one game names."""
+    if config.name == "published":
+        raise ValueError("published settings belong to a game: take those of for_game()")
     if config.name == "greedy":
         return Greedy()
+    if config.name == "mcts":
+        return MonteCarloTreeSearch(
+            config.simulations,
+            config.horizon,
+            config.temperature,
+            config.gamma,
+            config.choice,
+            config.respect_termination,
+        )
     return BeamSearch(config.width, config.horizon, config.gamma, config.respect_termination, config.tie_tolerance)

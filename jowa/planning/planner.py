@@ -18,9 +18,10 @@ class Plan:
         actions: (N,) int64, the actions to play, in the full action set.
         root_q: (N, A) float, expected Q at the present frame, unmasked.
         scores: (N, R) float, the values of the futures kept to the end, best first; -inf where an environment had
-            fewer than R. Greedy play keeps one.
+            fewer than R. Greedy play keeps one, a tree search one a first action, by the measure it chooses by.
         first_actions: (N, R) int64, the action each of these futures begins with.
-        ids: (N, R) int64, the dream's node each of them ends in; valid until the dream is reset.
+        ids: (N, R) int64, the dream's node each of them ends in, for a tree search the one the first action leads to
+            (the root where it was never tried); valid until the dream is reset.
     """
 
     actions: Tensor

@@ -59,6 +59,11 @@ def list_checkpoints(run: Path, stage: str | None = None) -> list[Path]:
     return sorted(path for path in found if stage is None or path.name.rsplit("-", 1)[0] == stage)
 
 
+def holds_checkpoint(path: Path) -> bool:
+    """Whether `path` is a checkpoint's folder or a run's with at least one."""
+    return (path / DESCRIPTION).is_file() or bool(list_checkpoints(path))
+
+
 def latest_checkpoint(path: Path) -> Path:
     """The checkpoint `path` means: a checkpoint's own folder, or a run's newest one.
 
@@ -68,7 +73,10 @@ def latest_checkpoint(path: Path) -> Path:
         return path
     found = list_checkpoints(path)
     if not found:
-        raise UserError(f"ckpt={path} holds no checkpoint: give a run's folder, or one of its checkpoints.")
+        raise UserError(
+            f"There is no agent in {path}: give a run's folder, one of its checkpoints, or published files "
+            "(JOWA_<size>.pt beside tokenizer.pt)."
+        )
     return found[-1]
 
 
