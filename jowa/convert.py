@@ -71,7 +71,8 @@ def to_jowa(config: ConvertConfig) -> None:
     source = Path(config.src).expanduser()
     files = None if holds_checkpoint(source) else find_published(source, config.size)
     if files is None:
-        what = "is jowa's format already" if holds_checkpoint(source) else "holds no published files"
+        what = "does not exist" if not source.exists() else "holds no published files"
+        what = "is jowa's format already" if holds_checkpoint(source) else what
         raise UserError(f"src={config.src} {what}: give a JOWA_<size>.pt, or a folder with one and its tokenizer.pt.")
     published = read_published(files, config.size)
     in_new_folder(config.dst, lambda folder: write_agent(folder, published))

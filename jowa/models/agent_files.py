@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from jowa.errors import UserError
 from jowa.files import sync_file, write_json
@@ -35,10 +36,19 @@ def save_agent(folder: Path, tokenizer: Tokenizer, model: WorldActionModel, fact
     """Write the agent's two files into an existing folder; `facts` (JSON values) are kept in the description."""
     tensors = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
     tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
-    sync_file(folder / WEIGHTS)
+    save_tensors(folder / WEIGHTS, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     sizes = {"format": FORMAT, "model": asdict(model.config), "tokenizer": asdict(tokenizer.config)}
     write_json(folder / DESCRIPTION, sizes | facts)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write contiguous tensors on the CPU as safetensors, readable by whom the user's umask lets read."""
+    save_file(tensors, path)
+    umask = os.umask(0)
+    os.umask(umask)
+    # safetensors leaves a file to its owner alone, which shared clusters don't want.
+    path.chmod(0o666 & ~umask)
+    sync_file(path)
 
 
 def read_description(folder: Path) -> dict[str, Any]:

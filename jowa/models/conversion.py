@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from jowa.errors import UserError
-from jowa.files import replacing, sync_file
-from jowa.models.agent_files import Agent, save_agent
+from jowa.files import replacing
+from jowa.models.agent_files import Agent, save_agent, save_tensors
 from jowa.models.published import LPIPS_PREFIX, TOKENIZER, candidates, model_to_published
 from jowa.models.published_files import TOKENIZER_FILE, PublishedAgent, PublishedFiles, build_agent
 
@@ -32,8 +32,7 @@ def write_agent(folder: Path, published: PublishedAgent) -> Agent:
     lpips = {name.removeprefix(LPIPS_PREFIX): tensor for name, tensor in published.lpips.items()}
     for name, tensors in ((LPIPS_FILE, lpips), (BUFFERS_FILE, published.buffers)):
         if tensors:
-            save_file(_plain(tensors), folder / name)
-            sync_file(folder / name)
+            save_tensors(folder / name, _plain(tensors))
     return agent
 
 
