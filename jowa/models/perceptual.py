@@ -103,7 +103,11 @@ def load_lpips(path: str | None) -> LPIPS:
             "file with them (a published tokenizer.pt), or tokenizer.perceptual=none."
         )
     lpips = LPIPS()
-    lpips.load_state_dict(read_lpips(Path(path)))
+    try:
+        lpips.load_state_dict(read_lpips(Path(path)))
+    except UserError as error:
+        advice = "name another file under perceptual_weights, or set tokenizer.perceptual=none"
+        raise UserError(f"{str(error).removesuffix('.')}: {advice}.") from error
     return lpips
 
 
