@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from golden_weights import FOLDER, golden_state
 
 from jowa.games import GAMES, legal_mask
-from jowa.models.published import MODELS, model_from_published
+from jowa.models.published import MODELS, TOKENIZER, model_from_published
+from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context
@@ -44,12 +45,14 @@ def precision(name: str, device: str) -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
-def load(size: str, device: str) -> WorldActionModel:
+def load(size: str, device: str) -> tuple[WorldActionModel, Tokenizer]:
     config = MODELS[size]
     model = WorldActionModel(config, 2048)
     salt = str(np.load(FOLDER / "golden.npz")["salt"])
     model.load_state_dict(model_from_published(golden_state(f"JOWA_{size}", salt), config.layers))
-    return model.to(device).eval()
+    tokenizer = Tokenizer(TOKENIZER)
+    tokenizer.load_state_dict(golden_state("tokenizer", salt))
+    return model.to(device).eval(), tokenizer.to(device).eval()
 
 
 def golden_batch(device: str) -> list[Tensor]:
@@ -69,11 +72,16 @@ def contexts(device: str) -> tuple[Context, Tensor]:
     return Context(codes[rows, :width], actions[rows, :width], lengths, tasks[rows]), legal[rows]
 
 
-def decisions(model: WorldActionModel, device: str) -> dict[str, Tensor]:
-    """What is decided: codes given the true ones before them, decoded codes of one imagined frame, and actions."""
+def decisions(model: WorldActionModel, tokenizer: Tokenizer, device: str) -> dict[str, Tensor]:
+    """What is decided: frames' codes, codes given the true ones before, those of an imagined frame, and actions.
+
+    `encode` always works in float32; training the tokenizer does not, so its forward pass is compared.
+    """
     context, legal = contexts(device)
+    frames = torch.from_numpy(np.load(FOLDER / "golden.npz")["tok_frames"]).flatten(0, 1).to(device)
     hidden = model.hidden(*golden_batch(device))
-    found = {"next codes": model.observation_logits(hidden.observation).argmax(-1)}
+    found = {"frames' codes": tokenizer(frames)[2].codes}
+    found["next codes"] = model.observation_logits(hidden.observation).argmax(-1)
     dream = TreeDream(model)
     plan = Greedy().plan(dream, context, legal)
     found["greedy actions"] = plan.actions
@@ -93,12 +101,12 @@ def main() -> None:
     print("| model | device | precision | decision | equal | of | share |\n|---|---|---|---|---|---|---|")
     for size in sizes:
         for device in devices:
-            model = load(size, device)
+            model, tokenizer = load(size, device)
             with precision("float32", device):
-                wanted = decisions(model, device)
+                wanted = decisions(model, tokenizer, device)
             for name in ("bf16", *(["tf32"] if device == "cuda" else [])):
                 with precision(name, device):
-                    found = decisions(model, device)
+                    found = decisions(model, tokenizer, device)
                 for what, tensor in wanted.items():
                     equal = int((tensor == found[what]).sum())
                     share = f"{100 * equal / tensor.numel():.1f} %"

@@ -145,7 +145,7 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
 
 def _help(name: str, main: Callable[..., Any]) -> str:
     summary = (sys.modules[main.__module__].__doc__ or "").strip()
-    module = {"record": "data.record"}.get(name, name)
+    module = f"data.{name}" if (Path(__file__).parent / "data" / f"{name}.py").is_file() else name
     groups = sorted(folder.name for folder in config_folder().iterdir() if folder.is_dir())
     presets = []
     for group in groups:

@@ -10,10 +10,14 @@ change no bit. Nothing but tensors is ever unpickled.
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from jowa.cli import run
 from jowa.errors import UserError
@@ -54,12 +58,23 @@ def check(config: ConvertConfig) -> None:
         raise UserError(f"to={config.to} is unknown: choose one of {', '.join(FORMS)}.")
     if config.to == "jowa" and config.lpips is not None:
         raise UserError("lpips is for to=published: what the published tokenizer holds is kept anyway.")
-    folder = Path(config.dst).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"dst={config.dst} isn't empty: choose another dst.")
+    check_destination(config.dst)
+
+
+def check_destination(name: str) -> Path:
+    """Where to write, when a new folder can be made there. Raises UserError."""
+    final = Path(name).expanduser().resolve()
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        kind = "isn't empty" if final.is_dir() else "is a file"
+        raise UserError(f"dst={name} {kind}: choose another dst.")
+    ancestor = next(folder for folder in final.parents if folder.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise UserError(f"No folder can be made in {ancestor}: choose another dst.")
+    return final
 
 
 def main(config: ConvertConfig) -> None:
+    """Convert one way or the other."""
     check(config)
     if config.to == "jowa":
         to_jowa(config)
@@ -68,6 +83,7 @@ def main(config: ConvertConfig) -> None:
 
 
 def to_jowa(config: ConvertConfig) -> None:
+    """Published files to an agent's folder."""
     source = Path(config.src).expanduser()
     files = None if holds_checkpoint(source) else find_published(source, config.size)
     if files is None:
@@ -78,10 +94,11 @@ def to_jowa(config: ConvertConfig) -> None:
     in_new_folder(config.dst, lambda folder: write_agent(folder, published))
     lpips = "with LPIPS" if published.lpips else "without LPIPS"
     print(f"{files.model} is a {published.config.name} model ({published.config.q_loss}), its tokenizer {lpips}.")
-    print(f"It is in {config.dst} now; evaluate it by: python -m jowa.evaluate ckpt={config.dst} planner=published")
+    print(f"It is in {config.dst} now; evaluate it by: python -m jowa.evaluate ckpt={config.dst}")
 
 
 def to_published(config: ConvertConfig) -> None:
+    """An agent to published files."""
     start = open_agent(config.src, config.size)
     if start.checkpoint.is_file():
         raise UserError(f"src={config.src} is published already: give a run's folder or one of its checkpoints.")
@@ -94,22 +111,24 @@ def to_published(config: ConvertConfig) -> None:
     if not lpips:
         print("Its tokenizer.pt holds no LPIPS weights, since none came with the agent: lpips=<file> adds them.")
     if not buffers:
-        print("Its integer 'indices', which carry nothing, are left out: the agent wasn't made from published files.")
+        print("Integer tensors 'indices', which carry nothing, are left out: there are none beside this agent.")
 
 
 def in_new_folder(name: str, write: Callable[[Path], object]) -> None:
     """Have `write` fill a folder beside `name` and put it in its place when it is whole."""
-    final = Path(name).expanduser().absolute()
+    final = check_destination(name)
     parent = require_writable_folder(final.parent, "dst")
-    temporary = parent / f".{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=parent))
     try:
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)  # mkdtemp leaves it to its owner alone
         write(temporary)
         temporary.replace(final)
-    except BaseException:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"dst={name} can't be written ({error}): make room, or choose another dst.") from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     sync_folder(parent)
 
 

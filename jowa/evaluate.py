@@ -20,10 +20,9 @@ import numpy as np
 
 from jowa.cli import run
 from jowa.data.batch import Batch
-from jowa.data.layout import MANIFEST
 from jowa.data.sequences import SequenceDataset
 from jowa.data.split import Split
-from jowa.data.store import EpisodeStore
+from jowa.data.store import EpisodeStore, has_episodes
 from jowa.envs.protocol import ProtocolConfig
 from jowa.envs.roms import rom_md5, rom_path
 from jowa.errors import UserError
@@ -152,6 +151,7 @@ def main(config: EvaluateConfig) -> None:
             roms={game: rom_md5(game, config.protocol.rom_dir) for game in games},
             versions=installed_versions(),
             wall_seconds=time.perf_counter() - started,
+            held_out=agent.description["holdout"] is not None,
         )
         write_results(folder / "results.json", results)
         write_report(folder / "report.html", results, exhibits(agent, start.folder, rollouts, batches))
@@ -196,7 +196,7 @@ def open_store(config: EvaluateConfig, agent: Agent, games: tuple[str, ...]) -> 
     if recorded is None:
         return None
     path = Path(recorded)
-    found = [game for game in games if (path / game / MANIFEST).is_file()]
+    found = [game for game in games if has_episodes(path, game)]
     if not found and config.data is not None:
         raise UserError(f"data={config.data} holds no episodes of {', '.join(games)}: set data to another folder.")
     return EpisodeStore(path, found) if found else None
@@ -216,7 +216,7 @@ def held_out_evidence(
     holdout = agent.description["holdout"]
     if store is None or config.world_model_sequences < 1 or holdout == 0:
         return (), None
-    # A published agent (holdout None) was trained on none of the episodes at hand.
+    # Of a published agent nobody knows what it was trained on; the results say so.
     split: Split = "all" if holdout is None else "held_out"
     data = SequenceDataset(store, split=split, holdout=holdout or 0.0, stride=8)
     if not len(data):

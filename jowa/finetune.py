@@ -105,6 +105,8 @@ def main(config: FinetuneConfig) -> None:
             print(describe_run(agent.tokenizer, agent.model, data, stages, config.training, rank_and_ranks()[1]))
         return
     store = EpisodeStore(data.path, [config.game])
+    if rank_and_ranks()[0] == 0 and config.stage.trains_tokenizer:
+        print(f"The tokenizer is trained along on pixels{f' and LPIPS ({weights})' if weights else ' alone'}.")
     adopt_task(agent.model, config.game, config.task_from)
     settings = Settings(
         config.out, config.resume, config.seed, data, config.objective, config.training, stages, config

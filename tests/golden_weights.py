@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FOLDER = Path(os.environ.get("JOWA_GOLDEN", Path(__file__).parent / "golden"))
+_OURS = Path(__file__).parent / "golden"
+FOLDER = Path(os.environ.get("JOWA_GOLDEN") or _OURS)
 
 
 def keys(part: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    table = json.loads((FOLDER / "official_checkpoint_keys.json").read_text())[part]
+    name = "official_checkpoint_keys.json"
+    table = json.loads((FOLDER / name if (FOLDER / name).is_file() else _OURS / name).read_text())[part]
     return {name: (tuple(shape), dtype) for name, (shape, dtype) in table.items()}
 
 

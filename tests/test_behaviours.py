@@ -62,7 +62,7 @@ def test_look_ahead_leaves_the_game_as_it_was() -> None:
         assert np.array_equal(env.ram(), twin.ram())
 
 
-@pytest.mark.parametrize("name", ["random", "scripted", "lookahead", "mixture"])
+@pytest.mark.parametrize("name", ["random", "scripted", "lookahead", "mix"])
 def test_behaviours_are_reproducible(name: str) -> None:
     steps = 25 if name == "lookahead" else 300
     plays = [play("Breakout", make_behaviour(name, "Breakout", seed, epsilon=0.2), steps) for seed in (1, 1, 2)]
@@ -82,7 +82,7 @@ def test_mixture_plays_the_share_of_random_actions_it_says() -> None:
         env.step(action, render=False)
     # One random action in 18 equals the good one.
     assert abs(differing / 1500 - 0.3 * 17 / 18) < 0.05
-    assert mixed.describe() == {"behaviour": "scripted", "epsilon": 0.3}
+    assert mixed.describe() == {"policy": "scripted", "epsilon": 0.3}
 
 
 def test_quality_follows_epsilon() -> None:
@@ -105,6 +105,15 @@ def test_learning_history_goes_from_random_to_good() -> None:
     assert means[0] > 0.7 and means[-1] < 0.02
 
 
+@pytest.mark.parametrize("name", ["scripted", "lookahead"])
+def test_a_rising_schedule_lets_chance_fall_evenly(name: str) -> None:
+    behaviour = make_behaviour(name, "Freeway", 0, epsilon=0.2, schedule="rising")
+    for progress, epsilon in ((0.0, 1.0), (0.5, 0.6), (1.0, 0.2)):
+        behaviour.reset(progress)
+        assert behaviour.describe()["epsilon"] == pytest.approx(epsilon)
+        assert behaviour.describe()["policy"] == name
+
+
 @given(st.floats(-1000, 1000))
 def test_reflection_equals_bouncing_step_by_step(value: float) -> None:
     expected = value
@@ -114,13 +123,17 @@ def test_reflection_equals_bouncing_step_by_step(value: float) -> None:
 
 
 def test_a_mixture_without_a_controller_looks_ahead() -> None:
-    behaviour = make_behaviour("mixture", "Seaquest", 0)
+    behaviour = make_behaviour("mix", "Seaquest", 0)
     behaviour.reset(0.5)
-    assert behaviour.describe()["behaviour"] == "lookahead"
+    assert behaviour.describe()["policy"] == "lookahead"
 
 
 def test_impossible_behaviours_are_refused() -> None:
-    with pytest.raises(UserError, match=r"'behaviour'.*mixture"):
+    with pytest.raises(UserError, match=r"'policy'.*mix"):
         check_behaviour("expert", "Pong")
+    with pytest.raises(UserError, match=r"did you mean 'scripted'"):
+        check_behaviour("script", "Pong")
+    with pytest.raises(UserError, match=r"'schedule'.*constant, rising"):
+        make_behaviour("scripted", "Pong", 0, schedule="falling")
     with pytest.raises(UserError, match=r"controller for Seaquest.*Pong.*lookahead"):
         check_behaviour("scripted", "Seaquest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from launch import launch
 
 from jowa import convert, evaluate, finetune, pretrain, results
 from jowa.cli import run
-from jowa.data import record
+from jowa.data import export, fetch, inspect, record, select, verify
+from jowa.data.importing import ImportConfig
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS
 
 ENTRY_POINTS = {
@@ -24,7 +26,14 @@ ENTRY_POINTS = {
     "record": (record.main, record.RecordConfig),
     "convert": (convert.main, convert.ConvertConfig),
     "results": (results.main, results.ResultsConfig),
+    "fetch": (fetch.main, fetch.FetchConfig),
+    "import": (importlib.import_module("jowa.data.import").main, ImportConfig),
+    "export": (export.main, export.ExportConfig),
+    "select": (select.main, select.SelectConfig),
+    "inspect": (inspect.main, inspect.InspectConfig),
+    "verify": (verify.main, verify.VerifyConfig),
 }
+DATA = {"record", "fetch", "import", "export", "select", "inspect", "verify"}
 
 
 @pytest.fixture
@@ -196,8 +205,8 @@ def test_a_damaged_checkpoint_is_one_sentence(
 
 def test_damaged_data_is_one_sentence(call, place: dict[str, str], tmp_path: Path) -> None:
     place["data"] = shutil.copytree(place["data"], tmp_path / "data")
-    cut(tmp_path / "data" / "Pong" / "frames.u8")
-    assert_refused(call(*PRETRAIN.format(**place).split(" ")), "frames.u8 is damaged", "record that game again")
+    cut(next((tmp_path / "data" / "Pong").rglob("c/0/0/0")))
+    assert_refused(call(*PRETRAIN.format(**place).split(" ")), "frames/c/0/0/0 is damaged", "record or import it again")
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -205,11 +214,11 @@ def test_help_and_configuration_can_be_asked_for(name: str, call) -> None:
     for flag in ("--help", "-h"):
         code, text, errors = call(name, flag)
         assert (code, errors) == (0, "")
-        assert f"usage: python -m jowa.{'data.' * (name == 'record')}{name}" in text and "exp: atari15, demo" in text
+        assert f"usage: python -m jowa.{'data.' * (name in DATA)}{name}" in text and "exp: atari15, demo" in text
     code, text, errors = call(name, "--cfg")
     keys = {field.name for field in dataclasses.fields(ENTRY_POINTS[name][1])}
     assert (code, errors) == (0, "") and keys == set(yaml.safe_load(text))
-    key = "seed" if "seed" in keys else {"convert": "size", "results": "out"}[name]
+    key = next(key for key in ("seed", "size", "out", "path") if key in keys)
     code, text, _ = call(name, f"{key}=7", "--cfg")
     assert code == 0 and str(yaml.safe_load(text)[key]) == "7"
     assert call(name, "--cfg", "sede=7")[0] == 2

@@ -54,7 +54,7 @@ def test_codes_equal_encoding_directly(store):
     for game, lengths in GAMES.items():
         rows = np.arange(sum(lengths))
         direct = encode(torch.from_numpy(store.read_frames(game, rows)[:, None])).numpy()
-        assert cache.read(game, rows).dtype == np.int64
+        assert cache.read(game, rows).dtype == np.uint16
         assert np.array_equal(cache.read(game, rows), direct)
         windows = np.array([[0, 1, 2], [5, 6, 7]])
         assert np.array_equal(cache.read(game, windows), direct[windows])
@@ -75,7 +75,8 @@ def test_batches_of_codes_equal_encoded_batches_of_frames(store):
     indices = np.random.default_rng(0).permutation(len(frames))
     left, right = frames.batch(indices), codes.batch(indices)
     assert left.codes is None and right.frames is None
-    assert right.codes.shape == (len(indices), 8, 4) and right.codes.dtype == torch.int64
+    assert right.codes.shape == (len(indices), 8, 4) and right.codes.dtype == torch.int32
+    assert right.to("cpu").codes.dtype == torch.int64
     direct = encode(left.frames.flatten(0, 1)).unflatten(0, (len(indices), 8))
     assert torch.equal(right.codes[left.valid], direct[left.valid])
     assert not right.codes[~left.valid].any() and (~left.valid).any()
@@ -115,7 +116,7 @@ def test_a_failing_build_leaves_nothing(store):
 
     with pytest.raises(RuntimeError, match="out of memory"):
         build_codes(store, "Pong", "abc123", fail)
-    assert not leftovers(store) and not codes_path(store, "Pong", "abc123").exists()
+    assert not leftovers(store) and not list((store.folder / "codes").rglob("*.npy"))
 
 
 @pytest.mark.parametrize("wrong", [
@@ -128,7 +129,7 @@ def test_a_failing_build_leaves_nothing(store):
 ])
 def test_wrong_codes_are_refused(store, wrong):
     with pytest.raises(ValueError):
-        build_codes(store, "Pong", "abc123", wrong, chunk=7)
+        build_codes(store, "Pong", "abc123", wrong, chunk=7, block=14)
     assert not codes_path(store, "Pong", "abc123").exists()
 
 
@@ -145,34 +146,51 @@ def dying(frames):
     if chunks == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return encode(frames)
-build_codes(EpisodeStore({folder!r}), "Pong", "abc123", dying, chunk=7)
+build_codes(EpisodeStore({folder!r}), "Pong", "abc123", dying, chunk=7, block=14)
 """
 
 
-def test_a_killed_build_is_started_over(store):
+def test_a_killed_build_is_gone_on_with(store):
     script = KILLED_BUILD.format(tests=str(Path(__file__).parent), folder=str(store.folder))
     process = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
     assert process.returncode == -signal.SIGKILL
-    assert len(leftovers(store)) == 1 and not codes_path(store, "Pong", "abc123").exists()
-    build(store)
-    assert not leftovers(store)
+    path = codes_path(store, "Pong", "abc123")
+    blocks = path.with_suffix(".blocks")
+    assert len(list(blocks.glob("*.npy"))) == 1 and not path.exists(), "killed in the second block"
+    again = []
+
+    def counted(frames):
+        again.append(len(frames))
+        return encode(frames)
+
+    build_codes(store, "Pong", "abc123", counted, chunk=7, block=14)
+    assert sum(again) == 39 - 14 and not blocks.exists() and not leftovers(store)
+    assert_cached(store)
+
+
+def assert_cached(store):
     direct = encode(torch.from_numpy(store.read_frames("Pong", slice(0, 39))[:, None])).numpy()
-    assert np.array_equal(CodeCache.open(store, "abc123").read("Pong", np.arange(39)), direct)
+    assert np.array_equal(CodeCache.open(store, "abc123", ["Pong"]).read("Pong", np.arange(39)), direct)
 
 
-def test_two_processes_build_once(store):
+@pytest.mark.parametrize("shares", [(0.0, 0.5), (0.0, 0.0), (0.9, 0.3)])
+def test_processes_share_the_blocks(store, shares):
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import time\nfrom test_codes import encode\n"
         "from jowa.data.codes import build_codes\nfrom jowa.data.store import EpisodeStore\n"
         "def slow(frames):\n    time.sleep(0.1)\n    print('chunk')\n    return encode(frames)\n"
-        f"build_codes(EpisodeStore({str(store.folder)!r}), 'Pong', 'abc123', slow, chunk=7)\n"
+        f"build_codes(EpisodeStore({str(store.folder)!r}), 'Pong', 'abc123', slow, chunk=7, block=7, "
+        "share=float(sys.argv[1]))\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(share)], stdout=subprocess.PIPE, text=True)
+        for share in shares
+    ]
     chunks = sum(process.communicate(timeout=60)[0].count("chunk") for process in processes)
     assert all(process.returncode == 0 for process in processes)
-    assert chunks == 6, "39 frames in chunks of 7, once"
-    build(store)
+    assert chunks == 6, "39 frames in chunks of 7, each once"
+    assert_cached(store)
 
 
 def test_a_damaged_cache_says_what_to_do(store):

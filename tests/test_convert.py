@@ -57,6 +57,14 @@ def converted(*changes: str) -> None:
     convert.main(load_config(ConvertConfig, "convert", list(changes)))
 
 
+def same_bits(one: State, other: State) -> bool:
+    """Equal names, types and bits: -0.0 is not 0.0."""
+    return one.keys() == other.keys() and all(
+        tensor.dtype == other[name].dtype and tensor.numpy().tobytes() == other[name].contiguous().numpy().tobytes()
+        for name, tensor in one.items()
+    )
+
+
 def holds(agent: Agent, size: str, tokenizer: State, model: State) -> bool:
     """Whether an agent has exactly these tensors."""
     wanted = {name: tensor for name, tensor in tokenizer.items() if not name.startswith("lpips.")}
@@ -98,9 +106,7 @@ def test_there_and_back_changes_no_bit(drawn: tuple[str, State, State], prefix: 
     assert states_equal({f"lpips.{name}": t for name, t in lpips.items()}, {n: tokenizer[n] for n in lpips_shapes()})
     converted(f"src={place / 'ours'}", f"dst={place / 'back'}", "to=published")
     for name, state in (("tokenizer.pt", tokenizer), (f"JOWA_{size}.pt", model)):
-        again = torch.load(place / "back" / name, weights_only=True)
-        assert states_equal(again, state)
-        assert {key: tensor.dtype for key, tensor in again.items()} == {key: t.dtype for key, t in state.items()}
+        assert same_bits(torch.load(place / "back" / name, weights_only=True), state)
     assert sorted(path.name for path in (place / "back").iterdir()) == [f"JOWA_{size}.pt", "tokenizer.pt"]
 
 
@@ -130,6 +136,40 @@ def test_each_size_plays_and_learns_from_published_files(
     published = [torch.load(place / "again" / name, weights_only=True) for name in ("tokenizer.pt", f"JOWA_{size}.pt")]
     assert published[0].keys() == tokenizer.keys()
     assert holds(tuned, size, *published)
+
+
+def test_a_conversion_that_fails_midway_leaves_nothing(
+    smallest: tuple[State, State], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save(place / "published", "40M", *smallest)
+    mine = place / ".ours.tmp"
+    mine.mkdir()
+    (mine / "notes").write_text("precious")
+
+    def full(folder: Path, *_: object) -> None:
+        (folder / "half").write_text("")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert, "write_agent", full)
+    with pytest.raises(UserError, match=r"dst=.* can't be written .*No space left"):
+        converted(f"src={source}", f"dst={place / 'ours'}")
+    assert sorted(path.name for path in place.iterdir()) == [".ours.tmp", "published"]
+    assert (mine / "notes").read_text() == "precious"
+
+
+def test_links_are_followed_where_they_lead(smallest: tuple[State, State], place: Path) -> None:
+    """As in a download cache, where files with the published names link to others without."""
+    source = save(place / "blobs", "40M", *smallest)
+    links = place / "links"
+    links.mkdir()
+    for number, name in enumerate(("tokenizer.pt", "JOWA_40M.pt")):
+        (source / name).rename(source / f"{number}")
+        (links / name).symlink_to(source / f"{number}")
+    assert open_agent(str(links / "JOWA_40M.pt")).checkpoint == links / "JOWA_40M.pt"
+    (place / "empty").mkdir()
+    (place / "link").symlink_to(place / "empty")
+    converted(f"src={links}", f"dst={place / 'link'}")
+    assert holds(load_agent(place / "empty"), "40M", *smallest)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +273,11 @@ def spoil(source: Path, tokenizer: State, model: State, fault: str) -> None:
         "nan": model | {name: model[name] * float("nan")},
         "step": {"model": model, "step": 3},
         "list": [1, 2],
+        "number": {**model, 5: torch.ones(1)},
+        "sparse": model | {"pos_emb.weight": model["pos_emb.weight"].to_sparse()},
+        "nowhere": model | {"pos_emb.weight": model["pos_emb.weight"].to("meta")},
+        "whole": model | {"pos_emb.weight": model["pos_emb.weight"].long()},
+        "mask": model | {"transformer.blocks.0.attn.mask": torch.ones(8, dtype=torch.bool)},
         "twice": model | {"module.pos_emb.weight": model["pos_emb.weight"]},
     }
     path = source / "JOWA_40M.pt"
@@ -240,6 +285,12 @@ def spoil(source: Path, tokenizer: State, model: State, fault: str) -> None:
         torch.save(changed[fault], path)
     elif fault == "truncated":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif fault == "flipped":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif fault == "integers":
+        torch.save(tokenizer | {"steps": torch.arange(3)}, source / "tokenizer.pt")
     elif fault == "empty":
         path.write_bytes(b"")
     elif fault == "code":
@@ -270,6 +321,13 @@ FAULTS = {
     "nan": ("head_q.head_module.params.8", "JOWA_40M.pt", "finite"),
     "step": ("JOWA_40M.pt", "'model' is a dict"),
     "list": ("JOWA_40M.pt", "no state dict"),
+    "number": ("JOWA_40M.pt", "5 is no name of a tensor"),
+    "sparse": ("The tensor pos_emb.weight in", "JOWA_40M.pt", "sparse"),
+    "nowhere": ("The tensor pos_emb.weight in", "JOWA_40M.pt", "empty"),
+    "whole": ("The tensor pos_emb.weight in", "JOWA_40M.pt", "int64"),
+    "mask": ("JOWA_40M.pt holds the tensor transformer.blocks.0.attn.mask",),
+    "flipped": ("JOWA_40M.pt is truncated or damaged",),
+    "integers": ("tokenizer.pt holds the tensor steps",),
     "twice": ("JOWA_40M.pt", "pos_emb.weight twice"),
     "truncated": ("JOWA_40M.pt is truncated or damaged",),
     "empty": ("JOWA_40M.pt is truncated or damaged",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -84,8 +83,11 @@ def test_tokenizer(tokenizer: Tokenizer, device: str) -> None:
     assert differs.mean() < 0.01
     assert torch.equal(tokenizer.encode(frames), quantised.codes)
     close(quantised.latents[0], GOLDEN["tok_z"])
-    close(quantised.nearest[0], GOLDEN["tok_zq"])
-    close((reconstruction[:2] + 1) / 2, GOLDEN["tok_rec"])
+    if not differs[0].any():
+        close(quantised.nearest[0], GOLDEN["tok_zq"])
+    for frame in (0, 1):
+        if not differs[frame].any():
+            close((reconstruction[frame] + 1) / 2, GOLDEN["tok_rec"][frame])
     weight = torch.ones(len(frames), device=device)
     sums = autoencoding_losses(x, reconstruction, quantised.latents, quantised.nearest, weight)
     losses = torch.stack([sums["quantisation"], sums["reconstruction"]]) / weight.sum()
@@ -233,11 +235,18 @@ def test_the_same_decisions_in_one_batch(model: tuple[str, WorldActionModel], ba
 
 
 def test_no_array_goes_unproven() -> None:
-    """Every array is one that a test above reads, or belongs to the inputs."""
-    whole = "salt|tok_(frames|tokens|margin|z|zq|rec|losses)|b_(tokens|actions|rewards|ends|mask|games)"
-    heads = "obs|obs_lse|rew|end|q|q_mean|q_target_mean|loss_stage[12]"
-    planned = r"imag_\w+_\d_(q0|tokens|rd|q1)|beam_\w+_\d_K\dH\d|mcts_\w+_\d"
-    known = re.compile(rf"{whole}|({'|'.join(MODELS)})_(c51|mse)_({heads}|{planned})")
-    assert [name for name in GOLDEN.files if not known.fullmatch(name)] == []
+    """There is no array but those that the tests above read, and none of those is missing."""
+    inputs = {"salt", *(f"tok_{name}" for name in ("frames", "tokens", "margin", "z", "zq", "rec", "losses"))}
+    known = inputs | {f"b_{name}" for name in ("tokens", "actions", "rewards", "ends", "mask", "games")}
     assert {("40M", "c51"), ("40M", "mse"), ("150M", "c51")} <= set(CASES)
+    for size, loss in CASES:
+        heads = ["obs", "obs_lse", "rew", "end", "q", "loss_stage1", "loss_stage2"]
+        heads += ["q_mean", "q_target_mean"] if loss == "c51" else []
+        known |= {f"{size}_{loss}_{name}" for name in heads}
+        contexts = {array.rsplit("_", 1)[0] for array, *_ in imagination_cases(f"{size}_{loss}", "imag")}
+        known |= {f"{stem}_{part}" for stem in contexts for part in ("q0", "tokens", "rd", "q1")}
+        planned = [array for kind in ("beam", "mcts") for array, *_ in imagination_cases(f"{size}_{loss}", kind)]
+        known |= set(planned)
+        assert loss == "mse" or (contexts and planned)
+    assert set(GOLDEN.files) == known
     assert set(np.load(FOLDER / "golden_lpips.npz").files) == {"lpips_a", "lpips_b", "lpips_out", "salt"}

@@ -32,7 +32,10 @@ def test_every_preset_and_table_travels(installed: Path) -> None:
     assert not (installed / "tests").exists()
 
 
-@pytest.mark.parametrize("module", ["pretrain", "finetune", "evaluate", "convert", "results", "data.record"])
+MODULES = ["pretrain", "finetune", "evaluate", "convert", "results", "data.record", "data.fetch", "data.verify"]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_entry_points_find_their_presets_from_another_folder(installed: Path, tmp_path: Path, module: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(installed)}
     code = f"import jowa.cli, jowa.{module} as m, runpy; print(jowa.cli.config_folder(), m.__file__)"
@@ -44,4 +47,4 @@ def test_entry_points_find_their_presets_from_another_folder(installed: Path, tm
         [sys.executable, "-m", f"jowa.{module}", "--cfg"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "out: " in shown.stdout or "dst: " in shown.stdout
+    assert any(f"{key}: " in shown.stdout for key in ("out", "dst", "path"))

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_store import GAMES
 
 from jowa import evaluate
 from jowa.cli import load_config
 from jowa.errors import UserError
 from jowa.evaluate import EvaluateConfig
+from jowa.evaluation.player import Player
+from jowa.games import GAMES as ALL_GAMES
 from jowa.games import PRETRAINING_GAMES
 from jowa.planning import config as planner_config
-from jowa.planning.config import PlannerConfig, make_planner
+from jowa.planning.config import PlannerConfig, check_planner, make_planner
+from jowa.planning.dream import Context
 from jowa.published_scores import PUBLISHED_SIZES, OfficialEvaluation, official_evaluation
 
 SMALL = ["device=cpu", "episodes=2", "environments=2", "protocol.max_episode_frames=40", "film_decisions=2",
@@ -45,6 +49,11 @@ def test_what_is_set_goes_for_all_games() -> None:
     assert (settings.context, settings.width, settings.horizon, settings.respect_termination) == (6, 7, 2, True)
     with pytest.raises(UserError, match=r"planner\.horizon=3 exceed the 8 frames"):
         planner("planner.horizon=3").for_game("150M", "Seaquest")
+
+
+def test_the_name_alone_is_not_the_preset() -> None:
+    with pytest.raises(UserError, match=r"planner\.name=published has nothing published to take"):
+        check_planner(load_config(EvaluateConfig, "evaluate", ["ckpt=x", "planner.name=published"]).planner)
 
 
 def test_other_planners_are_the_same_for_all_games() -> None:
@@ -76,6 +85,17 @@ def test_an_evaluation_plays_each_game_with_its_own_settings(
     official = {GAMES[0]: OfficialEvaluation(1, 3, 1, ()), GAMES[1]: OfficialEvaluation(4, 2, 2, ())}
     monkeypatch.setattr(planner_config, "official_evaluation", lambda size: official if size == "nano" else {})
 
+    given: dict[str, set[int]] = {}
+    look = Player.context
+
+    def seen(player: Player, rows: torch.Tensor) -> Context:
+        context = look(player, rows)
+        for task, length in zip(context.tasks.tolist(), context.lengths.tolist(), strict=True):
+            given.setdefault(ALL_GAMES[task], set()).add(length)
+        return context
+
+    monkeypatch.setattr(Player, "context", seen)
+
     def played(*changes: str) -> dict[str, Any]:
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         evaluate.main(load_config(EvaluateConfig, "evaluate", [f"ckpt={run}", f"out={out}", *SMALL, *changes]))
@@ -85,6 +105,8 @@ def test_an_evaluation_plays_each_game_with_its_own_settings(
 
     together = played("planner=published", "modes=[no planning,planning]")
     modes = {mode["mode"]: mode for mode in together["modes"]}
+    assert {game: max(lengths) for game, lengths in given.items()} == {GAMES[0]: 1, GAMES[1]: 4}
+    assert all(mode["seconds"] > 0 for mode in modes.values())
     assert modes["planning"]["planner"]["games"] == {
         GAMES[0]: {"context": 1, "width": 3, "horizon": 1}, GAMES[1]: {"context": 4, "width": 2, "horizon": 2}
     }  # fmt: skip

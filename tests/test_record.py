@@ -22,7 +22,7 @@ SHORT = ProtocolConfig(max_episode_frames=800)
 
 
 def config(out: Path, **changes: object) -> RecordConfig:
-    return replace(RecordConfig(game=["Breakout"], steps=500, out=str(out), behaviour="mixture"), **changes)
+    return replace(RecordConfig(game=["Breakout"], steps=500, out=str(out), policy="mix"), **changes)
 
 
 def contents(out: Path, game: str) -> list[np.ndarray]:
@@ -33,7 +33,7 @@ def contents(out: Path, game: str) -> list[np.ndarray]:
 
 def test_replaying_the_stored_actions_gives_the_stored_rows(tmp_path: Path) -> None:
     protocol = ProtocolConfig(repeat_action_probability=0.25, max_episode_frames=1200)
-    wanted = config(tmp_path, steps=700, seed=3, behaviour="scripted", epsilon=0.5, protocol=protocol)
+    wanted = config(tmp_path, steps=700, seed=3, policy="scripted", epsilon=0.5, protocol=protocol)
     recorded = record(wanted)[0]
     frames, actions, rewards, ends = contents(tmp_path, "Breakout")
     table = EpisodeStore(tmp_path).tables["Breakout"]
@@ -55,13 +55,22 @@ def test_replaying_the_stored_actions_gives_the_stored_rows(tmp_path: Path) -> N
 def test_manifest_and_episode_facts(tmp_path: Path) -> None:
     main(config(tmp_path, protocol=SHORT))
     store = EpisodeStore(tmp_path)
-    facts = store.manifest("Breakout")["recordings"][0]["provenance"]
-    assert facts["rom_md5"] == rom_md5("Breakout") and facts["sticky"] is False and facts["behaviour"] == "mixture"
+    facts = store.parts("Breakout")[0].provenance
+    assert facts["rom_md5"] == rom_md5("Breakout") and facts["sticky"] is False and facts["policy"] == "mix"
     table = store.tables["Breakout"]
     for info, episode_return in zip(table.info, table.returns, strict=True):
-        assert info["behaviour"] == "scripted" and info["raw_return"] == episode_return
+        assert info["policy"] == "scripted" and info["raw_return"] == episode_return
     epsilons = [info["epsilon"] for info in table.info]
     assert epsilons[0] > 0.4 > epsilons[-1] >= 0.01
+
+
+def test_rising_quality_is_told_of_every_episode(tmp_path: Path) -> None:
+    record(config(tmp_path, policy="scripted", schedule="rising", epsilon=0.1, protocol=SHORT, steps=900))
+    store = EpisodeStore(tmp_path)
+    table = store.tables["Breakout"]
+    expected = [1 - 0.9 * start / 900 for start in table.starts]
+    assert [info["epsilon"] for info in table.info] == pytest.approx(expected) and len(table) >= 5
+    assert store.parts("Breakout")[0].provenance["schedule"] == "rising"
 
 
 def test_seeds_workers_and_company_decide_nothing_but_the_seed(tmp_path: Path) -> None:
@@ -80,11 +89,11 @@ def test_seeds_workers_and_company_decide_nothing_but_the_seed(tmp_path: Path) -
 
 
 def test_appending_adds_other_episodes(tmp_path: Path) -> None:
-    record(config(tmp_path, steps=150, behaviour="random"))
+    record(config(tmp_path, steps=150, policy="random"))
     before = contents(tmp_path, "Breakout")[1]
     with pytest.raises(UserError, match="append=true"):
         check(config(tmp_path))
-    again = config(tmp_path, steps=150, behaviour="random", append=True)
+    again = config(tmp_path, steps=150, policy="random", append=True)
     check(again)
     record(again)
     after = contents(tmp_path, "Breakout")[1]
@@ -101,8 +110,8 @@ def test_appending_adds_other_episodes(tmp_path: Path) -> None:
         ({"steps": 0}, "steps"),
         ({"workers": -1}, "workers"),
         ({"epsilon": 1.5}, "epsilon"),
-        ({"behaviour": "expert"}, "behaviour"),
-        ({"behaviour": "scripted", "game": ["Alien"]}, "Alien"),
+        ({"policy": "expert"}, "policy"),
+        ({"policy": "scripted", "game": ["Alien"]}, "Alien"),
         ({"protocol": ProtocolConfig(rom_dir="/nowhere")}, r"protocol\.rom_dir"),
         ({"protocol": ProtocolConfig(repeat_action_probability=2.0)}, r"protocol\.repeat"),
         ({"out": "/proc/nothing"}, "out"),
@@ -120,11 +129,11 @@ def test_command_line(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     # The keys of the two games' workers cross a process border as `__main__`'s own class.
-    fine = run("game=[Breakout,Boxing]", "steps=100", "behaviour=random", "workers=1", "protocol=sticky",
+    fine = run("game=[Breakout,Boxing]", "steps=100", "policy=random", "workers=1", "protocol=sticky",
                "protocol.max_episode_frames=400")  # fmt: skip
     assert fine.returncode == 0, fine.stderr
     assert "Breakout" in fine.stdout and "mean return" in fine.stdout
-    assert EpisodeStore(tmp_path).manifest("Boxing")["recordings"][0]["provenance"]["sticky"] is True
+    assert EpisodeStore(tmp_path).parts("Boxing")[0].provenance["sticky"] is True
     for mistake, word in ((["game=[Pongg]"], "Pong"), (["stepps=3"], "steps"), (["game=[Boxing]"], "append=true")):
         wrong = run(*mistake)
         assert wrong.returncode == 2 and word in wrong.stderr and "Traceback" not in wrong.stderr

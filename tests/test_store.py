@@ -60,13 +60,15 @@ def test_round_trip_is_bitwise_also_after_appending(first, second, commit_every)
         write(folder, "Pong", second, first_seed=len(first), append=True, commit_every=commit_every)
         store = EpisodeStore(folder)
         assert_holds(store, "Pong", first + second)
-        store.verify("Pong")
         manifest = store.manifest("Pong")
         assert manifest["transitions"] == sum(first + second)
         assert manifest["episodes"] == len(first + second)
         assert manifest["mean_return"] == pytest.approx(store.tables["Pong"].returns.mean())
-        assert sum(recording["episodes"] for recording in manifest["recordings"]) == len(first + second)
-        assert all(recording["provenance"] == PROVENANCE for recording in manifest["recordings"])
+        assert sum(part["episodes"] for part in manifest["parts"]) == len(first + second)
+        assert all(part["provenance"] == PROVENANCE for part in manifest["parts"])
+        assert store.bytes("Pong") == sum(
+            path.stat().st_size for path in Path(folder).rglob("*") if path.is_file() and path.name != "manifest.json"
+        )
 
 
 def test_reads_windows_of_any_shape(tmp_path):
@@ -109,13 +111,103 @@ def test_existing_episodes_are_not_touched_without_append(tmp_path):
     assert_holds(EpisodeStore(tmp_path), "Pong", [4])
 
 
-def test_only_one_writer_a_game(tmp_path):
+@pytest.mark.parametrize("named", [False, True])
+def test_writers_beside_each_other_make_parts_of_their_own(tmp_path, named):
+    parts = ("b", "a") if named else (None, None)
+    options = {"provenance": PROVENANCE, "commit_every": 10, "append": True}
     with (
-        EpisodeWriter(tmp_path, "Pong", provenance={}),
-        pytest.raises(UserError, match="another process"),
+        EpisodeWriter(tmp_path, "Pong", part=parts[0], **options) as first,
+        EpisodeWriter(tmp_path, "Pong", part=parts[1], **options) as second,
     ):
-        EpisodeWriter(tmp_path, "Pong", provenance={})
-    EpisodeWriter(tmp_path, "Pong", provenance={}).close()
+        for number in range(8):
+            (first, second)[number % 2].append(*episode(6, number), terminated=True, info={"seed": number})
+    store = EpisodeStore(tmp_path)
+    assert sorted(info["seed"] for info in store.tables["Pong"].info) == list(range(8))
+    assert_episodes_are_themselves(store)
+    assert len(store.parts("Pong")) == (2 if named else 4)
+    assert [part.name for part in store.parts("Pong")] == sorted(part.name for part in store.parts("Pong"))
+    if named:
+        assert [info["seed"] for info in store.tables["Pong"].info] == [1, 3, 5, 7, 0, 2, 4, 6]
+
+
+def assert_episodes_are_themselves(store):
+    table = store.tables["Pong"]
+    for start, length, info in zip(table.starts, table.lengths, table.info, strict=True):
+        rows = store.read("Pong", np.arange(start, start + length))
+        frames, actions, rewards = episode(length, info["seed"])
+        assert np.array_equal(rows.frames, frames) and np.array_equal(rows.actions, actions)
+        assert rows.rewards.tobytes() == rewards.tobytes()
+
+
+def test_the_same_part_is_made_once(tmp_path):
+    first = EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part="run")
+    second = EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part="run")
+    first.append(*episode(4, 0), terminated=True, info={"seed": 0})
+    second.append(*episode(4, 0), terminated=True, info={"seed": 0})
+    second.close()
+    with pytest.raises(UserError, match="by another process in the meantime"):
+        first.close()
+    with pytest.raises(UserError, match="is there already"):
+        EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part="run")
+    assert_holds(EpisodeStore(tmp_path), "Pong", [4])
+    assert [path.name for path in (tmp_path / "Pong").iterdir()] == ["run"]
+
+
+def test_a_named_part_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part="run") as writer:
+        writer.append(*episode(4, 0), terminated=True)
+        raise RuntimeError
+    assert not list((tmp_path / "Pong").iterdir())
+
+
+def test_sources_of_different_games_are_not_mixed_unasked(tmp_path):
+    write(tmp_path, "Pong", [4])
+    for other in ({**PROVENANCE, "sticky": True}, {**PROVENANCE, "rom_md5": "1" * 32}, {"sticky": False}):
+        for options in ({"append": True}, {"part": "run"}):
+            with pytest.raises(UserError, match=r"(sticky|rom_md5) .*allow_mixed=true"):
+                EpisodeWriter(tmp_path, "Pong", provenance=other, **options)
+    with EpisodeWriter(tmp_path, "Pong", provenance={"sticky": True}, part="run", allow_mixed=True) as writer:
+        writer.append(*episode(6, 1), terminated=False, info={"seed": 1})
+    assert_holds(EpisodeStore(tmp_path), "Pong", [4, 6])
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    shard=st.sampled_from([8, 16, 24]), chunk=st.sampled_from([1, 4, 8]), seed=st.integers(0, 99),
+)
+def test_any_shards_hold_the_same(lengths, shard, chunk, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        write(folder, "Pong", lengths, shard=shard, chunk=chunk, commit_every=50)
+        store = EpisodeStore(folder)
+        assert_holds(store, "Pong", lengths)
+        whole = store.read_frames("Pong", slice(None))
+        rows = np.random.default_rng(seed).integers(0, sum(lengths), (5, 3))
+        assert np.array_equal(store.read_frames("Pong", rows), whole[rows])
+        files = list(Path(folder).rglob("c/*/0/0"))
+        assert len(files) == sum(-(-part.transitions // (-(-shard // chunk) * chunk)) for part in store.parts("Pong"))
+
+
+def test_black_frames_are_data(tmp_path):
+    with EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, shard=16) as writer:
+        writer.append(np.zeros((40, 84, 84), np.uint8), np.zeros(40, np.uint8), np.zeros(40, np.float32), True)
+    store = EpisodeStore(tmp_path)
+    assert not store.read_frames("Pong", slice(None)).any()
+    shard = next(iter(tmp_path.rglob("c/1/0/0")))
+    shard.unlink()
+    with pytest.raises(UserError, match="damaged"):
+        store.read_frames("Pong", np.array([20]))
+
+
+def test_the_frames_are_plain_zarr(tmp_path):
+    """Any Zarr library reads them: the metadata name nothing but standard codecs."""
+    write(tmp_path, "Pong", [3])
+    (description,) = tmp_path.rglob("zarr.json")
+    metadata = json.loads(description.read_text())
+    assert metadata["zarr_format"] == 3 and metadata["shape"] == [3, 84, 84] and metadata["data_type"] == "uint8"
+    (sharding,) = metadata["codecs"]
+    assert [codec["name"] for codec in sharding["configuration"]["codecs"]] == ["bytes", "zstd", "crc32c"]
+    assert sharding["configuration"]["chunk_shape"] == [16, 84, 84]
 
 
 @pytest.mark.parametrize("change", [
@@ -140,7 +232,6 @@ def test_a_wrong_episode_is_refused_and_leaves_no_trace(tmp_path, change):
         writer.append(*episode(5, 1), terminated=False, info={"seed": 1})
     store = EpisodeStore(tmp_path)
     assert_holds(store, "Pong", [2, 5])
-    store.verify("Pong")
 
 
 KILLED_RECORDER = """
@@ -160,24 +251,44 @@ def test_a_killed_recorder_leaves_the_committed_episodes(tmp_path):
     script = KILLED_RECORDER.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     process = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
     assert process.returncode == -signal.SIGKILL
-    # Two commits of two episodes each; the fifth episode's rows lie on disk, but nothing counts them.
-    assert (tmp_path / "Pong" / "frames.u8").stat().st_size == 27 * 84 * 84
-    store = EpisodeStore(tmp_path)
-    assert_holds(store, "Pong", [6, 6, 6, 6])
-    store.verify("Pong")
+    # Two commits of two episodes each; the fifth episode's rows lie in a part without a name, which nobody reads.
+    assert len(list((tmp_path / "Pong").glob(".*.tmp"))) == 1
+    assert_holds(EpisodeStore(tmp_path), "Pong", [6, 6, 6, 6])
     write(tmp_path, "Pong", [2], first_seed=4, append=True)
     assert_holds(EpisodeStore(tmp_path), "Pong", [6, 6, 6, 6, 2])
-    assert (tmp_path / "Pong" / "frames.u8").stat().st_size == 26 * 84 * 84
+    assert not list((tmp_path / "Pong").glob(".*"))
 
 
-def test_killed_before_the_first_commit_starts_afresh(tmp_path):
-    folder = tmp_path / "Pong"
-    folder.mkdir()
-    (folder / "frames.u8").write_bytes(b"x" * 10_000)
-    with pytest.raises(UserError, match="record"):
-        EpisodeStore(tmp_path)
-    write(tmp_path, "Pong", [3])
-    assert_holds(EpisodeStore(tmp_path), "Pong", [3])
+def test_what_a_living_writer_holds_is_not_swept_away(tmp_path):
+    with EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE) as writer:
+        writer.append(*episode(4, 0), terminated=True, info={"seed": 0})
+        EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE).close()
+        assert len(list((tmp_path / "Pong").glob(".*.tmp"))) == 1
+    assert_holds(EpisodeStore(tmp_path), "Pong", [4])
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
+    write(tmp_path, "Pong", [4])
+    before = EpisodeStore(tmp_path).fingerprint("Pong")
+    writer = EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, append=True)
+    writer.append(*episode(5, 1), terminated=True)
+
+    def full(self):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
+
+    monkeypatch.setattr("jowa.data.frames.FrameWriter.close", full)
+    with pytest.raises(UserError, match="The disk is full"):
+        writer.close()
+    assert EpisodeStore(tmp_path).fingerprint("Pong") == before
+    assert [path.name for path in (tmp_path / "Pong").iterdir()] == ["part-00000"]
+
+
+def test_an_older_format_is_refused(tmp_path):
+    (tmp_path / "Pong").mkdir()
+    (tmp_path / "Pong" / "manifest.json").write_text('{"format": 1}')
+    for attempt in (lambda: EpisodeStore(tmp_path), lambda: EpisodeWriter(tmp_path, "Pong", provenance={})):
+        with pytest.raises(UserError, match="has format 1, this jowa reads format 2: record or import"):
+            attempt()
 
 
 def test_a_reader_is_not_disturbed_by_a_writer(tmp_path):
@@ -214,9 +325,10 @@ def edit_manifest(path, **changes):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda folder: cut(folder / "frames.u8"),
-    lambda folder: cut(folder / "rewards.f4"),
-    lambda folder: (folder / "actions.u8").unlink(),
+    lambda folder: cut(next(folder.rglob("c/0/0/0"))),
+    lambda folder: next(folder.rglob("c/0/0/0")).unlink(),
+    lambda folder: cut(folder / "rewards.npy"),
+    lambda folder: (folder / "actions.npy").unlink(),
     lambda folder: (folder / "episodes.jsonl").write_text("{" * 1000),
     lambda folder: (folder / "episodes.jsonl").unlink(),
     lambda folder: (folder / "manifest.json").write_text("{"),
@@ -228,23 +340,21 @@ def edit_manifest(path, **changes):
 ])
 def test_damage_is_a_clear_error(tmp_path, damage):
     write(tmp_path, "Pong", [3, 4])
-    damage(tmp_path / "Pong")
+    damage(tmp_path / "Pong" / "part-00000")
     with pytest.raises(UserError, match=r"data\.path"):
         EpisodeStore(tmp_path)
     with pytest.raises(UserError, match=r"data\.path"):
         EpisodeWriter(tmp_path, "Pong", provenance={}, append=True)
 
 
-def test_flipped_bits_are_found_by_verify_and_before_appending(tmp_path):
-    write(tmp_path, "Pong", [3])
-    path = tmp_path / "Pong" / "frames.u8"
+def test_flipped_bits_are_found_when_they_are_read(tmp_path):
+    write(tmp_path, "Pong", [300])
+    path = next(tmp_path.rglob("c/0/0/0"))
     content = bytearray(path.read_bytes())
-    content[100] ^= 1
+    content[1000] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
-        EpisodeStore(tmp_path).verify("Pong")
-    with pytest.raises(UserError, match="damaged"):
-        EpisodeWriter(tmp_path, "Pong", provenance={}, append=True)
+        EpisodeStore(tmp_path).read_frames("Pong", slice(0, 16))
 
 
 def test_replacing_is_all_or_nothing(tmp_path):

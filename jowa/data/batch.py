@@ -16,11 +16,12 @@ class Batch:
     """B sequences of L agent steps; tensors only.
 
     Row t of a sequence is (s_t, a_t, r_{t+1}, done_{t+1}): the reward and the end that follow the action taken at
-    the frame. Padding sits on the right: zero frames and codes, action 0, reward 0, no end, `valid` False.
+    the frame. Padding, on the right unless the data were asked for it on the left, is zero frames and codes, action 0,
+    reward 0, no end, `valid` False.
 
     Attributes:
         frames: (B, L, 1, 84, 84) uint8 grey screens, or None when the sequences carry codes only.
-        codes: (B, L, K) int64 tokenizer codes of the frames, or None.
+        codes: (B, L, K) tokenizer codes of the frames, or None; int32 as read, int64 once moved with `to`.
         actions: (B, L) int64 indices into ALE's full set of 18 actions.
         rewards: (B, L) float32, raw as the game gave them (the objectives clip them to their sign).
         ends: (B, L) bool, True where the game terminated after the step (a truncated episode has no end).
@@ -47,8 +48,9 @@ class Batch:
         return self._map(lambda part: part[rows])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device; frames stay uint8."""
-        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+        """The same batch on another device; frames stay uint8, codes become int64 there, as losses want them."""
+        moved = self._map(lambda part: part.to(device, non_blocking=non_blocking))
+        return moved if moved.codes is None else dataclasses.replace(moved, codes=moved.codes.long())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -6,7 +6,10 @@ take 72 bytes a frame instead of 7 056.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ from jowa.files import locked_folder, replacing, require_writable_folder, write_
 
 Encode = Callable[[Tensor], Tensor]
 
+BLOCK = 32_768
+"""Frames that one process encodes at a time; a killed one loses at most these."""
+
 
 class CodeCache:
     """Read access to the cached codes of some games."""
@@ -38,17 +44,19 @@ class CodeCache:
     @staticmethod
     def open(store: EpisodeStore, tokenizer_hash: str, games: Sequence[str] | None = None) -> CodeCache:
         """Map the caches that `build_codes` made; UserError if one is missing or damaged."""
-        return CodeCache({
-            game: _open(codes_path(store, game, tokenizer_hash), store.transitions(game))
-            for game in (store.games if games is None else games)
-        })
+        return CodeCache(
+            {
+                game: _open(codes_path(store, game, tokenizer_hash), store.transitions(game))
+                for game in (store.games if games is None else games)
+            }
+        )
 
-    def read(self, game: str, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        """Codes (..., K) int64 of rows of any shape (...); IndexError if one lies outside the game's data."""
+    def read(self, game: str, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint16]:
+        """Codes (..., K) of rows of any shape (...); IndexError if one lies outside the game's data."""
         codes = self._codes[game]
         if rows.size and (rows.min() < 0 or rows.max() >= len(codes)):
             raise IndexError(f"rows {rows.min()}..{rows.max()} of {game}, which has {len(codes)}")
-        picked: NDArray[np.int64] = codes[rows].astype(np.int64)
+        picked: NDArray[np.uint16] = codes[rows]
         return picked
 
 
@@ -66,52 +74,100 @@ def build_codes(
     encode: Encode,
     *,
     chunk: int = 256,
+    block: int = BLOCK,
+    share: float = 0.0,
     progress: bool = False,
 ) -> Path:
     """Encode every frame of a game unless that has been done, and return the cache's path.
 
-    A killed build leaves only a temporary file, which the next build starts over. Processes that build the same game
-    at once take turns, so that the later ones find the cache made.
+    Any number of processes may build the same game at once, the ranks of one run or several runs: each takes blocks
+    that nobody else is at, finished blocks are kept when a process is killed, and the cache appears when it is whole.
 
     Args:
         encode: frames (n, 1, 84, 84) uint8 on the CPU to integer codes (n, K) on any device.
         chunk: frames given to `encode` at once.
+        block: frames a block.
+        share: which part of the game to begin with, 0 to 1: with different ones processes hardly meet.
         progress: show a progress bar.
 
     Raises:
         UserError: the data folder can't be written, or a cache that is there is damaged.
     """
     path = codes_path(store, game, tokenizer_hash)
+    total = store.transitions(game)
     if path.exists():
-        _open(path, store.transitions(game))
+        _open(path, total)
         return path
-    folder = require_writable_folder(path.parent, "data.path")
-    with locked_folder(folder, wait=True):
-        if not path.exists():
-            provenance = {"game": game, "tokenizer": tokenizer_hash, "data": store.fingerprint(game),
-                          "frames": store.transitions(game), "jowa_version": jowa.__version__}
-            write_json(path.with_suffix(".json"), provenance)
-            with tqdm(total=store.transitions(game), desc=f"encoding {game}", unit="frame",
-                      disable=not progress) as bar, replacing(path) as temporary:
-                _encode_to(temporary, store, game, encode, chunk, bar)
+    blocks = require_writable_folder(path.with_suffix(".blocks"), "data.path")
+    starts = list(range(0, total, block))
+    first = int(share * len(starts))
+    starts = starts[first:] + starts[:first]
+    with tqdm(total=total, desc=f"encoding {game}", unit="frame", disable=not progress) as bar:
+        # First what nobody is at, then, waiting for them, what others have died over.
+        for wait in (False, True):
+            for start in starts:
+                rows = slice(start, min(start + block, total))
+                with _block_lock(blocks / f"{start:012d}.lock", wait) as mine:
+                    target = blocks / f"{start:012d}-{rows.stop:012d}.npy"
+                    if mine and not target.exists() and not path.exists():
+                        _encode_block(target, store, game, rows, encode, chunk, bar)
+    _join(path, blocks, total, {"game": game, "tokenizer": tokenizer_hash, "data": store.fingerprint(game),
+                                "frames": total, "jowa_version": jowa.__version__})  # fmt: skip
     return path
 
 
-def _encode_to(path: Path, store: EpisodeStore, game: str, encode: Encode, chunk: int, bar: tqdm[Any]) -> None:
-    total = store.transitions(game)
-    # Plain writes, not a writable memmap: on a full disk these raise, where a memmap would kill the process.
-    with path.open("wb") as handle:
-        for start in range(0, total, chunk):
-            frames = store.read_frames(game, slice(start, start + chunk))
-            codes = _checked(encode(torch.from_numpy(frames[:, None])), len(frames))
-            if start == 0:
-                tokens = codes.shape[1]
-                header = {"descr": "<u2", "fortran_order": False, "shape": (total, tokens)}
-                np.lib.format.write_array_header_1_0(handle, header)
-            if codes.shape[1] != tokens:
-                raise ValueError(f"encode gave {tokens} codes a frame before and now {codes.shape[1]}")
-            handle.write(codes.tobytes())
-            bar.update(len(frames))
+@contextlib.contextmanager
+def _block_lock(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether this process holds the block's lock; where there are no locks, work may be done twice."""
+    try:
+        handle = path.open("ab")
+    except FileNotFoundError:  # the blocks are joined and gone
+        yield False
+        return
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True
+
+
+def _encode_block(
+    path: Path, store: EpisodeStore, game: str, rows: slice, encode: Encode, chunk: int, bar: tqdm[Any]
+) -> None:
+    parts = []
+    for start in range(rows.start, rows.stop, chunk):
+        frames = store.read_frames(game, slice(start, min(start + chunk, rows.stop)))
+        parts.append(_checked(encode(torch.from_numpy(frames[:, None])), len(frames)))
+        bar.update(len(frames))
+    if len({part.shape[1] for part in parts}) != 1:
+        raise ValueError("encode gave different numbers of codes a frame")
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        np.save(handle, np.concatenate(parts))
+
+
+def _join(path: Path, blocks: Path, total: int, provenance: dict[str, Any]) -> None:
+    """Make the cache from its blocks, which are removed then."""
+    with locked_folder(path.parent, wait=True):
+        if path.exists():
+            return
+        files = sorted(blocks.glob("*.npy"))
+        # Plain writes, not a writable memmap: on a full disk these raise, where a memmap would kill the process.
+        with replacing(path) as temporary, temporary.open("wb") as handle:
+            tokens = np.load(files[0], mmap_mode="r").shape[1]
+            header = {"descr": "<u2", "fortran_order": False, "shape": (total, tokens)}
+            np.lib.format.write_array_header_1_0(handle, header)
+            for file in files:
+                part = np.load(file)
+                if part.shape[1] != tokens:
+                    raise ValueError(f"encode gave {tokens} codes a frame before and now {part.shape[1]}")
+                handle.write(part.tobytes())
+        write_json(path.with_suffix(".json"), provenance)
+        _open(path, total)
+        shutil.rmtree(blocks, ignore_errors=True)
 
 
 def _checked(codes: Tensor, frames: int) -> NDArray[np.uint16]:
@@ -128,8 +184,10 @@ def _open(path: Path, rows: int) -> NDArray[np.uint16]:
     try:
         codes = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise UserError(f"there are no cached codes at {path}: run `python -m jowa.pretrain`, which makes them, with "
-                        "this tokenizer and data.path") from None
+        raise UserError(
+            f"there are no cached codes at {path}: run `python -m jowa.pretrain`, which makes them, with "
+            "this tokenizer and data.path"
+        ) from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"the code cache is damaged ({error}): {remedy}") from error
     if codes.ndim != 2 or codes.dtype != np.uint16 or len(codes) != rows:

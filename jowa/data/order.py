@@ -8,6 +8,7 @@ resumed run needs to know nothing but its step.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,73 @@ from numpy.typing import NDArray
 
 from jowa.errors import UserError
 
+BALANCES = ("proportional", "balanced")
+
 _ROUNDS = 8
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_B = np.uint64(0x94D049BB133111EB)
 
 
-def permute(positions: NDArray[np.integer[Any]], total: int, seed: int, epoch: int) -> NDArray[np.int64]:
+class Order:
+    """Which sequences every training step takes, from several games whose sequences are numbered one after the other.
+
+    proportional: an epoch takes every sequence once, so that a game counts by its size.
+    balanced: an epoch takes as many sequences from every game as the largest one has. The largest game's come once
+    each, a smaller game's go round and round, in an order of the game's own that goes on from epoch to epoch: after any
+    number of whole epochs a game's sequences have been taken equally often, give or take one.
+
+    An epoch ends with its last full batch; what is left over, fewer sequences than a batch, is not taken in it.
+    """
+
+    def __init__(self, counts: Mapping[str, int], seed: int, balance: str = "proportional") -> None:
+        """Order the sequences of games that have `counts` of them.
+
+        Raises:
+            UserError: the order is to be balanced, but a game has no sequences.
+        """
+        if balance not in BALANCES:
+            raise ValueError(f"balance must be one of {', '.join(BALANCES)}, not {balance!r}")
+        self._seed, self._balanced = seed, balance == "balanced"
+        self._games = tuple(counts)
+        self._counts = np.array(list(counts.values()), np.int64)
+        self._first = np.cumsum(self._counts) - self._counts
+        empty = [game for game, count in counts.items() if not count]
+        if self._balanced and empty:
+            raise UserError(
+                f"data.balance=balanced draws every game equally often, but {', '.join(empty)} has no sequences to "
+                "train on: leave it out of data.games, or lower data.holdout."
+            )
+
+    def __len__(self) -> int:
+        """Sequences an epoch takes, before what is left over is taken off."""
+        if self._balanced:
+            return len(self._counts) * int(self._counts.max(initial=0))
+        return int(self._counts.sum())
+
+    def batch(self, step: int, batch_size: int) -> NDArray[np.int64]:
+        """The sequences of one training step's global batch: (batch_size,) int64; UserError if an epoch is shorter."""
+        turns = batch_indices(self._seed, step, batch_size, len(self))
+        if not self._balanced:
+            return turns
+        largest = int(self._counts.max())
+        games, turns = np.divmod(turns, largest)
+        turns += step // steps_per_epoch(batch_size, len(self)) * largest
+        sequences = np.empty_like(turns)
+        for number in np.unique(games):
+            count = int(self._counts[number])
+            places = turns[games == number] % count
+            sequences[games == number] = self._first[number] + permute(places, count, self._seed, self._games[number])
+        return sequences
+
+
+def permute(positions: NDArray[np.integer[Any]], total: int, seed: int, epoch: int | str) -> NDArray[np.int64]:
     """Where the permutation of 0..total-1 that belongs to (seed, epoch) sends each position.
 
     Args:
         positions: (n,) integers in 0..total-1.
         total: size of the permutation, at least 1.
+        seed: a family of permutations.
+        epoch: which one of the family: an epoch's number, or a game's name for an order that no epoch changes.
 
     Returns:
         (n,) int64.
@@ -79,7 +136,7 @@ def rank_slice(batch_size: int, rank: int, ranks: int) -> slice:
     return slice(rank * share, (rank + 1) * share)
 
 
-def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
+def _round_keys(seed: int, epoch: int | str) -> NDArray[np.uint64]:
     digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=8 * _ROUNDS).digest()
     return np.frombuffer(digest, "<u8").astype(np.uint64)
 

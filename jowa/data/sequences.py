@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 
 from jowa.data.batch import Batch
 from jowa.data.codes import CodeCache
-from jowa.data.layout import FRAME_SHAPE, ROW_BYTES
+from jowa.data.layout import FRAME_SHAPE
+from jowa.data.order import Order
+from jowa.data.selection import Selection
 from jowa.data.split import Split, select_episodes
 from jowa.data.store import EpisodeStore
+from jowa.errors import UserError
 from jowa.games import task_id
+
+PADS = ("right", "left")
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Windows:
 
     Attributes:
         games: (n,) int64, positions in the list of games.
-        rows: (n, L) int64 row numbers in the game's data; padding repeats the episode's last row.
+        rows: (n, L) int64 row numbers in the game's data; padding repeats the episode's nearest row.
         valid: (n, L) bool, False where the window reaches beyond its episode.
     """
 
@@ -34,19 +39,34 @@ class Windows:
 
 
 class SequenceIndex:
-    """All windows of `length` agent steps that start at 0, stride, 2·stride ... < T of the chosen episodes.
+    """Windows of `length` agent steps over the chosen episodes, numbered game by game, episode by episode, in time.
 
-    Windows are numbered game by game, episode by episode, start by start. Those that reach beyond their episode's
-    end are padded on the right.
+    Of an episode of T steps there are ceil(T / stride), which cover every step, and there are two ways to lay them:
+
+    right: they start at 0, stride, 2·stride ... < T; those that reach beyond the episode's end are padded there.
+    left: the mirror image. They end at the steps t ≡ T - 1 (mod stride), so that one ends with the episode; those that
+    reach back beyond its beginning are padded there. At stride 1 every step ends one window, its context being the
+    steps before it.
     """
 
-    def __init__(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], games: NDArray[np.int64],
-                 length: int = 8, stride: int = 4) -> None:
+    def __init__(
+        self,
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        games: NDArray[np.int64],
+        length: int = 8,
+        stride: int = 4,
+        pad: str = "right",
+    ) -> None:
         """Index E episodes, whose first rows, lengths (agent steps) and games (positions in a list) are all (E,)."""
         if not 1 <= stride <= length:
             raise ValueError(f"a stride of {stride} over windows of {length} steps would skip or repeat steps")
+        if pad not in PADS:
+            raise ValueError(f"pad must be one of {', '.join(PADS)}, not {pad!r}")
         self.length, self.stride = length, stride
         self._starts, self._lengths, self._games = starts, lengths, games
+        # The first step of each episode's first window.
+        self._offsets = (lengths - 1) % stride - (length - 1) if pad == "left" else np.zeros_like(lengths)
         self._before = np.concatenate([np.zeros(1, np.int64), np.cumsum(-(-lengths // stride))])
 
     def __len__(self) -> int:
@@ -58,16 +78,18 @@ class SequenceIndex:
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
             raise IndexError(f"sequences {indices.min()}..{indices.max()} of {len(self)}")
         episodes = np.searchsorted(self._before, indices, side="right") - 1
-        first = (indices - self._before[episodes]) * self.stride
+        first = self._offsets[episodes] + (indices - self._before[episodes]) * self.stride
         steps = first[:, None] + np.arange(self.length)
-        last = self._lengths[episodes, None] - 1
-        rows = self._starts[episodes, None] + np.minimum(steps, last)
-        return Windows(self._games[episodes], rows, steps <= last)
+        real = np.clip(steps, 0, self._lengths[episodes, None] - 1)
+        return Windows(self._games[episodes], self._starts[episodes, None] + real, steps == real)
 
 
 @dataclass(frozen=True)
 class GameSummary:
-    """What a data set holds of one game: agent steps, episodes, sequences and the bytes they take on disk."""
+    """What a data set holds of one game: agent steps, episodes, sequences and the bytes they take on disk.
+
+    An episode that was selected several times counts as often, but takes its bytes once.
+    """
 
     game: str
     transitions: int
@@ -77,7 +99,25 @@ class GameSummary:
 
 
 class SequenceDataset:
-    """Sequences of one or several games, read a batch at a time."""
+    """Sequences of one or several games, read a batch at a time.
+
+    Args:
+        store: where the episodes are.
+        games: ALE names; the store's games if None.
+        split: the training episodes, the held-out ones, or all.
+        holdout: fraction of a game's episodes that are held out.
+        length: frames (agent steps) a sequence.
+        stride: agent steps between the starts of two sequences.
+        pad: on which side sequences reach beyond their episode (see `SequenceIndex`).
+        balance: how often training draws each game (see `Order`).
+        selection: take only these episodes, as often as each is in it. The split is by episode all the same: one
+            that is held out never trains, and the held-out ones are all of the store's, chosen or not.
+        codes: cached codes; batches then carry these.
+        with_frames: whether batches carry frames; if None, they do when no codes are given.
+
+    Raises:
+        UserError: all that is selected of a game is held out.
+    """
 
     def __init__(
         self,
@@ -88,37 +128,24 @@ class SequenceDataset:
         holdout: float = 0.0,
         length: int = 8,
         stride: int = 4,
+        pad: str = "right",
+        balance: str = "proportional",
+        selection: Selection | None = None,
         codes: CodeCache | None = None,
         with_frames: bool | None = None,
     ) -> None:
-        """Choose the sequences.
-
-        Args:
-            store: where the episodes are.
-            games: ALE names; the store's games if None.
-            split: the training episodes, the held-out ones, or all.
-            holdout: fraction of a game's episodes that are held out.
-            length: frames (agent steps) a sequence.
-            stride: agent steps between the starts of two sequences.
-            codes: cached codes; batches then carry these.
-            with_frames: whether batches carry frames; if None, they do when no codes are given.
-        """
         self.store, self.split, self.length, self.stride = store, split, length, stride
         self.games = store.games if games is None else tuple(games)
         self._codes = codes
         self._with_frames = codes is None if with_frames is None else with_frames
         self._tasks = np.array([task_id(game) for game in self.games], np.int64)
-        self.episodes = {
-            game: select_episodes(game, len(store.tables[game]), holdout, split) for game in self.games
-        }
+        self._balance = balance
+        self.episodes = {game: _episodes(store, game, holdout, split, selection) for game in self.games}
         lengths = [store.tables[game].lengths[self.episodes[game]] for game in self.games]
         starts = [store.tables[game].starts[self.episodes[game]] for game in self.games]
         numbers = np.repeat(np.arange(len(self.games)), [len(part) for part in lengths])
-        self._index = SequenceIndex(np.concatenate(starts), np.concatenate(lengths), numbers, length, stride)
-        self._summaries = tuple(
-            GameSummary(game, int(part.sum()), len(part), int((-(-part // stride)).sum()), int(part.sum()) * ROW_BYTES)
-            for game, part in zip(self.games, lengths, strict=True)
-        )
+        self._index = SequenceIndex(np.concatenate(starts), np.concatenate(lengths), numbers, length, stride, pad)
+        self._summaries = tuple(_summary(store, game, self.episodes[game], stride) for game in self.games)
 
     def __len__(self) -> int:
         """Sequences in all; they are numbered game by game."""
@@ -129,6 +156,10 @@ class SequenceDataset:
         """Sequences of each game."""
         return {summary.game: summary.sequences for summary in self._summaries}
 
+    def order(self, seed: int) -> Order:
+        """The order in which training takes the sequences."""
+        return Order(self.counts, seed, self._balance)
+
     def describe(self) -> tuple[GameSummary, ...]:
         """What there is of each game."""
         return self._summaries
@@ -138,21 +169,30 @@ class SequenceDataset:
         windows = self._index.locate(indices)
         shape = windows.valid.shape
         frames = np.zeros((*shape, 1, *FRAME_SHAPE), np.uint8) if self._with_frames else None
-        codes = None if self._codes is None else np.zeros((*shape, self._codes.tokens_per_frame), np.int64)
+        codes = None if self._codes is None else np.zeros((*shape, self._codes.tokens_per_frame), np.int32)
         actions = np.zeros(shape, np.int64)
         rewards = np.zeros(shape, np.float32)
         ends = np.zeros(shape, np.bool_)
+        waiting = []
         for number in np.unique(windows.games):
             game = self.games[number]
-            # Only real rows are read: (m,) positions in the batch and the (m,) rows that go there.
-            where = np.nonzero(windows.valid & (windows.games == number)[:, None])
-            rows = windows.rows[where]
-            read = self.store.read(game, rows, frames=frames is not None)
-            actions[where], rewards[where], ends[where] = read.actions, read.rewards, read.ends
-            if frames is not None and read.frames is not None:
-                frames[where] = read.frames[:, None]
+            here = np.flatnonzero(windows.games == number)
+            rows, valid = windows.rows[here], windows.valid[here]
+            if frames is not None:
+                # Real rows alone are read from disk, those of all games together.
+                places, steps = np.nonzero(valid)
+                waiting.append((here[places], steps, self.store.start_frames(game, rows[valid])))
+            actions[here] = self.store.column(game, "actions")[rows]
+            rewards[here] = self.store.column(game, "rewards")[rows]
+            ends[here] = self.store.column(game, "ends")[rows]
             if codes is not None and self._codes is not None:
-                codes[where] = self._codes.read(game, rows)
+                codes[here] = self._codes.read(game, rows)
+        for sequences, steps, read in waiting:
+            assert frames is not None
+            frames[sequences, steps, 0] = read()
+        for column in (actions, rewards, ends, codes):
+            if column is not None:
+                column[~windows.valid] = 0
         return Batch(
             frames=None if frames is None else torch.from_numpy(frames),
             codes=None if codes is None else torch.from_numpy(codes),
@@ -162,3 +202,27 @@ class SequenceDataset:
             valid=torch.from_numpy(windows.valid),
             tasks=torch.from_numpy(self._tasks[windows.games]),
         )
+
+
+def _episodes(
+    store: EpisodeStore, game: str, holdout: float, split: Split, selection: Selection | None
+) -> NDArray[np.int64]:
+    """The numbers of a game's episodes to cut sequences from: (n,) int64."""
+    in_split = select_episodes(game, len(store.tables[game]), holdout, split)
+    if selection is None or split == "held_out":
+        return in_split
+    chosen = selection.games[game].episodes
+    kept = chosen[np.isin(chosen, in_split)]
+    if not len(kept):
+        raise UserError(
+            f"data.selection={selection.source} has only held-out episodes of {game}: lower data.holdout, or select "
+            "more of them with `python -m jowa.data.select`."
+        )
+    return kept
+
+
+def _summary(store: EpisodeStore, game: str, episodes: NDArray[np.int64], stride: int) -> GameSummary:
+    lengths = store.tables[game].lengths
+    sequences = int((-(-lengths[episodes] // stride)).sum())
+    share = int(lengths[np.unique(episodes)].sum()) / store.transitions(game)
+    return GameSummary(game, int(lengths[episodes].sum()), len(episodes), sequences, round(store.bytes(game) * share))

@@ -7,23 +7,26 @@ Whatever the format on disk, the rest of the system sees a table of episodes and
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorstore
 from numpy.typing import NDArray
 
-from jowa.data.layout import COLUMNS, FRAME_SHAPE, MANIFEST, ROW_BYTES, Manifest, damaged
-from jowa.data.table import EpisodeTable, read_table
+from jowa.data.layout import FRAME_SHAPE, FRAMES, damaged
+from jowa.data.parts import Part, committed_parts, has_episodes, open_parts
+from jowa.data.table import EpisodeTable, join_tables
 from jowa.data.writer import EpisodeWriter
 from jowa.errors import UserError
 
-__all__ = ["FRAME_SHAPE", "EpisodeStore", "EpisodeTable", "EpisodeWriter", "Rows"]
-
-_HASH_CHUNK = 1 << 24
+__all__ = [
+    "FRAME_SHAPE", "EpisodeStore", "EpisodeTable", "EpisodeWriter", "Part", "Rows", "committed_parts", "has_episodes",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Rows:
     Attributes:
         frames: (..., 84, 84) uint8, or None if they were not asked for.
         actions: (...) uint8, indices into the full 18.
-        rewards: (...) float32, raw.
+        rewards: (...) float32, as the source gave them (raw, or clipped by a source that has no raw ones).
         ends: (...) bool.
     """
 
@@ -44,7 +47,11 @@ class Rows:
 
 
 class EpisodeStore:
-    """Read access to the games recorded in a folder, as they were when it was opened."""
+    """Read access to the games in a folder, as they were when it was opened.
+
+    Frames are read from disk when they are asked for; a game's other columns, 6 bytes a row, are held in memory from
+    its first read on.
+    """
 
     def __init__(self, folder: Path | str, games: Sequence[str] | None = None) -> None:
         """Open the store.
@@ -64,82 +71,110 @@ class EpisodeStore:
         missing = [game for game in self.games if game not in found]
         if missing or not self.games:
             raise _no_data(self.folder, missing)
-        self._manifests = {game: Manifest.read(self.folder / game) for game in self.games}
-        empty = [game for game in self.games if self._manifests[game].episodes == 0]
-        if empty:
-            raise _no_data(self.folder, empty)
-        self.tables = {game: read_table(self.folder / game, self._manifests[game]) for game in self.games}
-        self._columns = {game: self._open_columns(game) for game in self.games}
+        self._parts = {game: open_parts(self.folder, game) for game in self.games}
+        self.tables = {
+            game: join_tables([part.table for part in parts], [part.first_row for part in parts])
+            for game, parts in self._parts.items()
+        }
+        self._first_rows = {game: np.array([part.first_row for part in self._parts[game]]) for game in self.games}
+        self._columns: dict[tuple[str, str], NDArray[Any]] = {}
+
+    def parts(self, game: str) -> tuple[Part, ...]:
+        """The game's parts, in the order of their rows."""
+        return self._parts[game]
 
     def manifest(self, game: str) -> dict[str, Any]:
-        """The game's manifest as plain data: counts, mean return, file hashes, recordings with their provenance."""
-        return asdict(self._manifests[game])
+        """What is known of the game as plain data: counts, mean return, and its parts with their provenance."""
+        return {
+            "game": game,
+            "transitions": self.transitions(game),
+            "episodes": len(self.tables[game]),
+            "mean_return": float(self.tables[game].returns.mean()),
+            "parts": [{"name": part.name, **asdict(part.manifest)} for part in self._parts[game]],
+        }
 
     def transitions(self, game: str) -> int:
         """Rows (agent steps) the game has."""
-        return self._manifests[game].transitions
+        return sum(part.transitions for part in self._parts[game])
 
     def bytes(self, game: str) -> int:
-        """Bytes the game's rows take on disk."""
-        return self.transitions(game) * ROW_BYTES
+        """Bytes the game takes on disk."""
+        return sum(part.manifest.bytes for part in self._parts[game])
 
     def fingerprint(self, game: str) -> str:
         """16 hexadecimal digits that change whenever the game's data does."""
-        files = {file: entry["sha256"] for file, entry in self._manifests[game].files.items()}
+        files = [
+            [part.name, {name: entry["sha256"] for name, entry in part.manifest.files.items()}]
+            for part in self._parts[game]
+        ]
         return hashlib.sha256(json.dumps([game, files], sort_keys=True).encode()).hexdigest()[:16]
 
     def read_frames(self, game: str, rows: NDArray[np.integer[Any]] | slice) -> NDArray[np.uint8]:
-        """Frames (..., 84, 84) uint8, a copy, for row numbers of any shape (...) or a slice; IndexError if outside."""
-        return self._read(game, "frames", rows)
+        """Frames (..., 84, 84) uint8 for row numbers of any shape (...) or a slice; IndexError if outside."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.transitions(game)))
+        return self.start_frames(game, rows)()
+
+    def start_frames(self, game: str, rows: NDArray[np.integer[Any]]) -> Callable[[], NDArray[np.uint8]]:
+        """Begin to read frames, and return what waits for them; several such reads are under way together."""
+        self._check_rows(game, rows)
+        flat = rows.reshape(-1)
+        part_of = np.searchsorted(self._first_rows[game], flat, side="right") - 1
+        # Each run of consecutive rows in one part is one read.
+        begins = (np.diff(flat, prepend=-2) != 1) | (np.diff(part_of, prepend=-1) != 0)
+        first = np.flatnonzero(begins).tolist()
+        batch = tensorstore.Batch()
+        reads = []
+        for start, stop in itertools.pairwise([*first, len(flat)]):
+            part = self._parts[game][part_of[start]]
+            row = int(flat[start]) - part.first_row
+            reads.append((start, stop, part, part.frames[row : row + stop - start].read(batch=batch)))
+        batch.submit()
+
+        def result() -> NDArray[np.uint8]:
+            frames = np.empty((len(flat), *FRAME_SHAPE), np.uint8)
+            for start, stop, part, read in reads:
+                try:
+                    frames[start:stop] = read.result()
+                except ValueError as error:
+                    raise damaged(part.folder / FRAMES, str(error).split(" [", 1)[0]) from error
+            return frames.reshape(*rows.shape, *FRAME_SHAPE)
+
+        return result
 
     def read(self, game: str, rows: NDArray[np.integer[Any]], frames: bool = True) -> Rows:
         """Rows of any shape (...), such as (n, 8) windows; IndexError if one lies outside the game's data."""
+        self._check_rows(game, rows)
         return Rows(
-            frames=self._read(game, "frames", rows) if frames else None,
-            actions=self._read(game, "actions", rows),
-            rewards=self._read(game, "rewards", rows),
-            ends=self._read(game, "ends", rows).view(np.bool_),
+            frames=self.read_frames(game, rows) if frames else None,
+            actions=self.column(game, "actions")[rows],
+            rewards=self.column(game, "rewards")[rows],
+            ends=self.column(game, "ends")[rows],
         )
 
-    def verify(self, game: str) -> None:
-        """Read all of the game's files and compare them with the manifest's sha256; UserError if they differ."""
-        for file, entry in self._manifests[game].files.items():
-            digest, rest = hashlib.sha256(), int(entry["bytes"])
-            with (self.folder / game / file).open("rb") as handle:
-                while rest and (chunk := handle.read(min(rest, _HASH_CHUNK))):
-                    digest.update(chunk)
-                    rest -= len(chunk)
-            if digest.hexdigest() != entry["sha256"]:
-                raise damaged(self.folder / game / file, "its content is not what was committed")
+    def column(self, game: str, name: str) -> NDArray[Any]:
+        """A game's whole actions (uint8), rewards (float32) or ends (bool), (T,); not to be written to."""
+        key = game, name
+        if key not in self._columns:
+            self._columns[key] = np.concatenate([part.column(name) for part in self._parts[game]])
+            self._columns[key].flags.writeable = False
+        return self._columns[key]
 
-    def _read(self, game: str, column: str, rows: NDArray[np.integer[Any]] | slice) -> NDArray[Any]:
-        data = self._columns[game][column]
-        if isinstance(rows, slice):
-            return data[rows].copy()
+    def _check_rows(self, game: str, rows: NDArray[np.integer[Any]]) -> None:
         # A negative number would silently read from the other end.
-        if rows.size and (rows.min() < 0 or rows.max() >= len(data)):
-            raise IndexError(f"rows {rows.min()}..{rows.max()} of {game}, which has {len(data)}")
-        picked: NDArray[Any] = data[rows]
-        return picked
-
-    def _open_columns(self, game: str) -> dict[str, NDArray[Any]]:
-        count = self._manifests[game].transitions
-        # As plain arrays: the memmap subclass makes every indexing slower, and keeps nothing alive that these don't.
-        return {
-            name: np.asarray(np.memmap(self.folder / game / column.file, column.dtype, "r",
-                                       shape=(count, *column.shape)))
-            for name, column in COLUMNS.items()
-        }
+        if rows.size and (rows.min() < 0 or rows.max() >= self.transitions(game)):
+            raise IndexError(f"rows {rows.min()}..{rows.max()} of {game}, which has {self.transitions(game)}")
 
 
 def _find_games(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and has_episodes(folder, path.name))
 
 
 def _no_data(folder: Path, missing: Sequence[str]) -> UserError:
     what = f"no recorded episodes of {', '.join(missing)}" if missing else "no recorded episodes"
     return UserError(
-        f"{what} in {folder}: make them with `python -m jowa.data.record`, or set data.path to the folder that has them"
+        f"{what} in {folder}: make them with `python -m jowa.data.record` (or jowa.data.fetch, jowa.data.import), or "
+        "set data.path to the folder that has them."
     )

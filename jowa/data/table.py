@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from jowa.data.layout import EPISODES, Manifest, damaged
 
 @dataclass(frozen=True)
 class EpisodeTable:
-    """One game's E episodes.
+    """E episodes.
 
     Attributes:
         starts: (E,) int64, the first row of each episode.
         lengths: (E,) int64, agent steps.
-        returns: (E,) float64, sums of raw rewards.
+        returns: (E,) float64, sums of the rewards as they are stored.
         terminated: (E,) bool, False where the episode was truncated or cut.
+        parts: (E,) int64, the number of the part each lies in.
         info: what the recorder said about each episode.
     """
 
@@ -29,6 +31,7 @@ class EpisodeTable:
     lengths: NDArray[np.int64]
     returns: NDArray[np.float64]
     terminated: NDArray[np.bool_]
+    parts: NDArray[np.int64]
     info: tuple[dict[str, Any], ...]
 
     def __len__(self) -> int:
@@ -37,17 +40,16 @@ class EpisodeTable:
 
 
 def read_table(folder: Path, manifest: Manifest) -> EpisodeTable:
-    """Read the committed episodes of a game's folder; UserError if they do not fit the manifest."""
+    """Read the episodes of one part, rows counted from its own first; UserError if they don't fit the manifest."""
     path = folder / EPISODES
     try:
-        with path.open("rb") as handle:
-            lines = handle.read(manifest.bytes_of(EPISODES)).splitlines()
-        entries = [json.loads(line) for line in lines]
+        entries = [json.loads(line) for line in path.read_bytes().splitlines()]
         table = EpisodeTable(
             starts=np.array([entry["start"] for entry in entries], np.int64),
             lengths=np.array([entry["length"] for entry in entries], np.int64),
             returns=np.array([entry["return"] for entry in entries], np.float64),
             terminated=np.array([entry["terminated"] for entry in entries], np.bool_),
+            parts=np.zeros(len(entries), np.int64),
             info=tuple(entry["info"] for entry in entries),
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -57,3 +59,15 @@ def read_table(folder: Path, manifest: Manifest) -> EpisodeTable:
     if not adds_up or (table.lengths < 1).any():
         raise damaged(path, "its episodes do not add up to the manifest's counts")
     return table
+
+
+def join_tables(tables: Sequence[EpisodeTable], first_rows: Sequence[int]) -> EpisodeTable:
+    """The tables of a game's parts as one; `first_rows` are the parts' first rows in the game."""
+    return EpisodeTable(
+        starts=np.concatenate([table.starts + row for table, row in zip(tables, first_rows, strict=True)]),
+        lengths=np.concatenate([table.lengths for table in tables]),
+        returns=np.concatenate([table.returns for table in tables]),
+        terminated=np.concatenate([table.terminated for table in tables]),
+        parts=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
+        info=tuple(info for table in tables for info in table.info),
+    )

@@ -1,31 +1,42 @@
-"""Append episodes to a game's folder, in such a way that being killed loses only what was not yet committed."""
+"""Write episodes into parts of a game, in such a way that being killed loses only the part not yet committed."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
+import errno
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import jowa
-from jowa.data.layout import ACTIONS, COLUMNS, EPISODES, MANIFEST, Manifest, damaged
-from jowa.data.table import read_table
+from jowa.data.layout import (
+    ACTIONS,
+    CHUNK,
+    COLUMNS,
+    FRAME_SHAPE,
+    SHARD,
+    Manifest,
+)
+from jowa.data.open_part import OpenPart, sweep
+from jowa.data.parts import committed_parts
 from jowa.errors import UserError
-from jowa.files import locked_folder, require_writable_folder
+from jowa.files import require_writable_folder
 
-_HASH_CHUNK = 1 << 24
+SOURCE_FACTS = ("rom_md5", "sticky")
+"""What must be alike in all of a game's parts, unless mixing is allowed: otherwise they are of two different games."""
 
 
 class EpisodeWriter:
-    """Writes one game's episodes; a context manager that commits on leaving, also after an error.
+    """Writes one game's episodes; a context manager.
 
     Row t of an episode is (s_t, a_t, r_{t+1}, done_{t+1}); the frame after the last action is not stored.
+
+    Without a part's name, episodes go into numbered parts, one for about `commit_every` rows, and leaving the context
+    commits what there is, also after an error. With a name all go into that part, which is committed on leaving
+    without an error and else leaves nothing.
     """
 
     def __init__(
@@ -35,47 +46,61 @@ class EpisodeWriter:
         *,
         provenance: dict[str, Any],
         append: bool = False,
-        commit_every: int = 20_000,
+        part: str | None = None,
+        allow_mixed: bool = False,
+        commit_every: int = 2 * SHARD,
+        shard: int = SHARD,
+        chunk: int = CHUNK,
     ) -> None:
-        """Open `<folder>/<game>` for writing.
+        """Open `<folder>/<game>` for writing; any number of writers may, each makes parts of its own.
 
         Args:
             folder: the episode store; made if missing.
             game: ALE name.
-            provenance: JSON-compatible facts about where the episodes come from, kept in the manifest.
-            append: add to episodes that are already there. Without it they are a UserError.
-            commit_every: rows (agent steps) after which the finished episodes are committed.
+            provenance: JSON-compatible facts about where the episodes come from, kept in the manifests.
+            append: add numbered parts to what is already there. Without it that is a UserError.
+            part: the name of the one part to write.
+            allow_mixed: let a game's parts come from different ROMs, or from sticky and other play.
+            commit_every: rows (agent steps) after which a numbered part is committed.
+            shard: frames a file. chunk: frames compressed together.
 
         Raises:
-            UserError: the folder can't be written, is in use by another writer, is damaged, or already holds
-                episodes and `append` is False.
+            UserError: the folder can't be written, holds the part already, holds episodes that are not to be mixed
+                with these, or is damaged; or it holds episodes and `append` is False.
         """
         json.dumps(provenance, allow_nan=False)
         self.folder = require_writable_folder(Path(folder) / game, "data.path")
-        self._commit_every = commit_every
-        self._provenance = provenance
-        names = [*(column.file for column in COLUMNS.values()), EPISODES]
-        with contextlib.ExitStack() as stack:
-            _claim(self.folder, stack)
-            self._before = _committed(self.folder, game, append)
-            self._files = {
-                name: stack.enter_context(_GrowingFile(self.folder / name, self._before)) for name in names
-            }
-            self._stack = stack.pop_all()
-        self._transitions = self._committed = self._before.transitions
-        self._episodes = self._before.episodes
-        self._return_sum = self._before.mean_return * self._before.episodes
+        self._game, self._provenance, self._name = game, provenance, part
+        self._commit_every, self._shard, self._chunk = commit_every, shard, chunk
+        there = committed_parts(folder, game)
+        if part in there:
+            raise UserError(f"{self.folder / str(part)} is there already: remove it to write it anew.")
+        if there and part is None and not append:
+            raise UserError(
+                f"{self.folder} already holds episodes of {game}: pass append=true to add to them, or set data.path to "
+                "another folder."
+            )
+        before = {name: Manifest.read(self.folder / name) for name in there}
+        if not allow_mixed:
+            _check_alike(self.folder, before, provenance)
+        self._before = (
+            sum(one.transitions for one in before.values()),
+            sum(one.episodes for one in before.values()),
+        )
+        sweep(self.folder)
+        self._open: OpenPart | None = None
+        self._added = (0, 0)
         self._closed = False
 
     @property
     def transitions(self) -> int:
-        """Rows (agent steps) in the folder, those of this writer that are not yet committed included."""
-        return self._transitions
+        """Rows (agent steps) of the game, those of this writer that are not yet committed included."""
+        return self._before[0] + self._added[0]
 
     @property
     def episodes(self) -> int:
-        """Episodes in the folder, those of this writer that are not yet committed included."""
-        return self._episodes
+        """Episodes of the game, those of this writer that are not yet committed included."""
+        return self._before[1] + self._added[1]
 
     def append(
         self,
@@ -90,147 +115,104 @@ class EpisodeWriter:
         Args:
             frames: (T, 84, 84) uint8.
             actions: (T,) uint8, indices into the full 18.
-            rewards: (T,) float32, raw.
+            rewards: (T,) float32, raw, or clipped where the source has no raw ones.
             terminated: the game ended with the last step; False for truncated or cut episodes.
             info: JSON-compatible facts about the episode (its behaviour, say).
 
         Raises:
             ValueError: a shape, type or value is wrong; nothing has been added.
+            UserError: the disk is full; what was committed is safe.
         """
         if self._closed:
             raise ValueError("the writer is closed")
         _check_episode(frames, actions, rewards)
-        ends = np.zeros(len(actions), np.uint8)
-        ends[-1] = bool(terminated)
-        episode_return = float(rewards.sum(dtype=np.float64))
-        entry = {"start": self._transitions, "length": len(actions), "return": episode_return,
-                 "terminated": bool(terminated), "info": info or {}}
-        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
-        arrays = {"frames": frames, "actions": actions, "rewards": rewards, "ends": ends}
-        parts = {column.file: np.ascontiguousarray(arrays[name], column.dtype).tobytes()
-                 for name, column in COLUMNS.items()}
-        parts[EPISODES] = line
-        for file, content in parts.items():
-            self._files[file].write(content)
-        for growing in self._files.values():
-            growing.accept()
-        self._transitions += len(actions)
-        self._episodes += 1
-        self._return_sum += episode_return
-        if self._transitions - self._committed >= self._commit_every:
+        entry = {"length": len(actions), "return": float(rewards.sum(dtype=np.float64)),
+                 "terminated": bool(terminated), "info": info or {}}  # fmt: skip
+        json.dumps(entry, allow_nan=False)
+        with _full_disk(self.folder):
+            if self._open is None:
+                self._open = OpenPart(self.folder, self._shard, self._chunk)
+            self._open.append(frames, actions, rewards, entry)
+        self._added = (self._added[0] + len(actions), self._added[1] + 1)
+        if self._name is None and self._open.transitions >= self._commit_every:
             self.commit()
 
     def commit(self) -> None:
-        """Put every appended episode on disk for good."""
-        files = {file: growing.commit() for file, growing in self._files.items()}
-        recording = {
-            "first_episode": self._before.episodes,
-            "episodes": self._episodes - self._before.episodes,
-            "transitions": self._transitions - self._before.transitions,
-            "jowa_version": jowa.__version__,
-            "provenance": self._provenance,
-        }
-        dataclasses.replace(
-            self._before,
-            transitions=self._transitions,
-            episodes=self._episodes,
-            mean_return=self._return_sum / max(self._episodes, 1),
-            files=files,
-            recordings=[*self._before.recordings, recording],
-        ).write(self.folder)
-        self._committed = self._transitions
+        """Put every appended episode on disk for good, as a part; without any there is nothing to do.
+
+        Raises:
+            UserError: another process has made the part of that name; the disk is full.
+        """
+        if self._open is None:
+            return
+        part, self._open = self._open, None
+        try:
+            with _full_disk(self.folder):
+                part.finish(self._game, self._provenance)
+            if self._name is not None:
+                if not part.rename(self._name):
+                    raise UserError(f"{self.folder / self._name} was made by another process in the meantime.")
+                return
+            # Numbers may be taken by a writer beside this one.
+            number = len(committed_parts(self.folder.parent, self._game))
+            while not part.rename(f"part-{number:05d}"):
+                number += 1
+        finally:
+            part.discard()
 
     def close(self) -> None:
-        """Commit what is not yet committed and let go of the files; calling it twice does no harm."""
-        if self._closed:
-            return
-        self._closed = True
-        with self._stack:
-            if self._transitions > self._committed:
-                self.commit()
+        """Commit what is not yet committed; calling it twice does no harm."""
+        if not self._closed:
+            self._closed = True
+            self.commit()
 
     def __enter__(self) -> EpisodeWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._name is not None and self._open is not None:
+            self._open.discard()
+            self._open = None
         self.close()
 
 
-class _GrowingFile:
-    """A file that grows by accepted writes; what a failed or killed write left is overwritten or cut off."""
-
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self._handle = path.open("r+b" if path.exists() else "w+b", buffering=0)
-        try:
-            self._size = self._pending = manifest.bytes_of(path.name)
-            self._handle.truncate(self._size)
-            self._hash = hashlib.sha256()
-            while chunk := self._handle.read(_HASH_CHUNK):
-                self._hash.update(chunk)
-            if self._size and self._hash.hexdigest() != manifest.files[path.name].get("sha256"):
-                raise damaged(path, "its content is not what was committed")
-        except BaseException:
-            self._handle.close()
-            raise
-        self._content = b""
-
-    def write(self, content: bytes) -> None:
-        self._handle.seek(self._size)
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._handle.write(rest):]
-        self._content = content
-
-    def accept(self) -> None:
-        self._hash.update(self._content)
-        self._size += len(self._content)
-        self._content = b""
-
-    def commit(self) -> dict[str, Any]:
-        os.fsync(self._handle.fileno())
-        return {"bytes": self._size, "sha256": self._hash.hexdigest()}
-
-    def __enter__(self) -> _GrowingFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
-
-
-def _claim(folder: Path, stack: contextlib.ExitStack) -> None:
+@contextlib.contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    """A full disk as one sentence; tensorstore says it in its own words."""
     try:
-        stack.enter_context(locked_folder(folder, wait=False))
-    except BlockingIOError:
-        raise UserError(
-            f"{folder} is being written by another process: wait for it, or set data.path to another folder"
-        ) from None
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left on device" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            raise UserError(
+                f"The disk is full while writing to {folder}: make room and start again; finished parts are safe."
+            ) from error
+        raise
 
 
-def _committed(folder: Path, game: str, append: bool) -> Manifest:
-    if not (folder / MANIFEST).exists():
-        return Manifest.empty(game)
-    manifest = Manifest.read(folder)
-    read_table(folder, manifest)
-    if manifest.episodes and not append:
-        raise UserError(
-            f"{folder} already holds {manifest.episodes} episodes of {game}: pass append=true to add to them, "
-            "or set data.path to another folder"
-        )
-    return manifest
+def _check_alike(folder: Path, parts: dict[str, Manifest], provenance: dict[str, Any]) -> None:
+    for name, part in parts.items():
+        for fact in SOURCE_FACTS:
+            theirs, ours = part.provenance.get(fact), provenance.get(fact)
+            if theirs != ours:
+                raise UserError(
+                    f"{folder / name} has {fact} {theirs}, the new episodes have {ours}: they are not of the same "
+                    "game; set data.path (out) to another folder, or allow_mixed=true to have both."
+                )
 
 
 def _check_episode(frames: NDArray[Any], actions: NDArray[Any], rewards: NDArray[Any]) -> None:
-    arrays = {"frames": frames, "actions": actions, "rewards": rewards}
-    for name, array in arrays.items():
-        column = COLUMNS[name]
-        if not isinstance(array, np.ndarray) or array.dtype != column.dtype:
+    wanted = {"frames": (frames, np.dtype("u1")), "actions": (actions, COLUMNS["actions"]),
+              "rewards": (rewards, COLUMNS["rewards"])}  # fmt: skip
+    for name, (array, dtype) in wanted.items():
+        if not isinstance(array, np.ndarray) or array.dtype != dtype:
             kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise ValueError(f"{name} must be a numpy array of {column.dtype}, not {kind}")
-        if array.shape != (len(actions), *column.shape):
-            raise ValueError(f"{name} must have the shape {(len(actions), *column.shape)}, not {array.shape}")
-    if len(actions) == 0:
-        raise ValueError("an episode needs at least one step")
+            raise ValueError(f"{name} must be {dtype}, not {kind}")
+    steps = len(actions)
+    if steps < 1 or frames.shape != (steps, *FRAME_SHAPE) or actions.ndim != 1 or rewards.shape != (steps,):
+        shapes = ", ".join(f"{name} {array.shape}" for name, (array, _) in wanted.items())
+        raise ValueError(f"an episode of T >= 1 steps has frames (T, 84, 84), actions (T,), rewards (T,), not {shapes}")
     if actions.max() >= ACTIONS:
-        raise ValueError(f"actions must lie in 0..{ACTIONS - 1} (ALE's full set), not {int(actions.max())}")
+        raise ValueError(f"actions must lie below {ACTIONS}, not {actions.max()}")
     if not np.isfinite(rewards).all():
         raise ValueError("rewards must be finite")

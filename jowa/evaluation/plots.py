@@ -25,7 +25,7 @@ COLOURS = {
     "greedy": "#010106",
     "planning": "#010107",
 }
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.0,
     "text.color": COLOURS["ink"],
@@ -60,7 +60,7 @@ class Bar:
 
 def score_bars(game: str, bars: Sequence[Bar]) -> str:
     """Mean returns of one game as bars, with intervals and a dot for every episode."""
-    with matplotlib.rc_context(_STYLE | {"axes.grid": True, "svg.hashsalt": game}):
+    with matplotlib.rc_context(STYLE | {"axes.grid": True, "svg.hashsalt": game}):
         height = 0.36 + 0.36 * len(bars)
         figure = Figure(figsize=(3.6, height))
         axes = figure.add_axes((0.32, 0.28 / height, 0.66, 1 - 0.32 / height))
@@ -80,12 +80,12 @@ def score_bars(game: str, bars: Sequence[Bar]) -> str:
         axes.margins(x=0.04)
         axes.locator_params(axis="x", nbins=5)
         axes.set_axisbelow(True)
-        return _svg(figure, f"bars-{game}", f"{game}: mean return by way of playing")
+        return svg(figure, f"bars-{game}", f"{game}: mean return by way of playing")
 
 
 def intervals(name: str, rows: Sequence[Bar], description: str) -> str:
     """Values as dots with their intervals and numbers; a row without a label belongs to the one above it."""
-    with matplotlib.rc_context(_STYLE | {"axes.grid": True, "svg.hashsalt": name}):
+    with matplotlib.rc_context(STYLE | {"axes.grid": True, "svg.hashsalt": name}):
         places = np.cumsum([1.0 if bar.label else 0.62 for bar in rows])
         height = 0.36 + 0.3 * float(places[-1])
         figure = Figure(figsize=(3.6, height))
@@ -102,7 +102,7 @@ def intervals(name: str, rows: Sequence[Bar], description: str) -> str:
         axes.set_xlim(left, right + 0.16 * (right - left))  # room for the last number
         axes.locator_params(axis="x", nbins=6)
         axes.set_axisbelow(True)
-        return _svg(figure, f"intervals-{name}", description)
+        return svg(figure, f"intervals-{name}", description)
 
 
 def stage_colour(stage: str, stages: Sequence[str]) -> str:
@@ -115,7 +115,7 @@ def training_curve(name: str, curves: Sequence[Curve], spans: Mapping[str, tuple
 
     Measurements on held-out data are drawn as dots, in ink, over the training curve.
     """
-    with matplotlib.rc_context(_STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
+    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
         figure = Figure(figsize=(3.6, 1.6))
         axes = figure.add_axes((0.14, 0.17, 0.81, 0.78))
         for curve in curves:
@@ -134,10 +134,10 @@ def training_curve(name: str, curves: Sequence[Curve], spans: Mapping[str, tuple
         end = max(end for _, end in spans.values())
         axes.set_xlim(-0.02 * end, 1.02 * end)
         axes.set_axisbelow(True)
-        return _svg(figure, f"curve-{name}", f"{name} over training steps")
+        return svg(figure, f"curve-{name}", f"{name} over training steps")
 
 
-def _svg(figure: Figure, name: str, description: str) -> str:
+def svg(figure: Figure, name: str, description: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

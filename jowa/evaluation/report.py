@@ -52,7 +52,7 @@ def render(results: Results, exhibits: Exhibits) -> str:
         _score_table(results),
         _score_figures(results),
         sections.films(exhibits.films),
-        sections.world_model(results.world_model),
+        sections.world_model(results.world_model, results.held_out),
         sections.strips(exhibits.strips, exhibits.pictures),
         sections.training(exhibits.curves),
         sections.conditions(results),

@@ -63,6 +63,8 @@ class DataScore:
 class Results:
     """An evaluation. `protocol`, `config` and `model` are plain mappings; `roms` maps games to their ROM's MD5.
 
+    `held_out` says that the episodes the world model was measured on are known not to have trained it.
+
     `created` is an ISO time; `seed` that of each game's first episode; `wall_seconds` the whole evaluation's duration.
     """
 
@@ -81,6 +83,7 @@ class Results:
     roms: Mapping[str, str]
     versions: Mapping[str, str]
     wall_seconds: float
+    held_out: bool = True
 
     @property
     def games(self) -> tuple[str, ...]:
@@ -98,6 +101,10 @@ class Results:
                 f"Many episodes equal an earlier one in return and length ({repeated}): play may have repeated itself, "
                 "and the intervals then show less spread than independent episodes would. Sticky actions or no-op "
                 "starts make episodes differ."
+            )
+        if self.world_model and not self.held_out:
+            sentences.append(
+                "The world model was measured on all recorded episodes: nothing says whether it was trained on them."
             )
         if cut:
             sentences.append(f"Episodes were cut at the cap on their length, the game still going on ({cut}).")

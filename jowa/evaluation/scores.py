@@ -31,8 +31,8 @@ class BootstrapConfig:
 
 def check_bootstrap(config: BootstrapConfig) -> None:
     """Raises UserError, naming the key, for settings that give no interval."""
-    if config.resamples < 1:
-        raise UserError(f"bootstrap.resamples must be at least 1, not {config.resamples}.")
+    if not 1 <= config.resamples <= 1_000_000:
+        raise UserError(f"bootstrap.resamples must be at least 1 and at most 1 000 000, not {config.resamples}.")
     if not 0 < config.confidence < 1:
         raise UserError(f"bootstrap.confidence must lie between 0 and 1, not be {config.confidence}.")
     if config.seed < 0:

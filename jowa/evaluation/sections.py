@@ -47,8 +47,8 @@ def _caption(film: Film) -> str:
     return f"{film.game}, {film.mode}: {steps:,} agent steps ({seconds:.0f} s), {points} points in them"
 
 
-def world_model(evidence: Sequence[WorldModelEvidence]) -> str:
-    """What the model predicts of episodes it was not trained on."""
+def world_model(evidence: Sequence[WorldModelEvidence], held_out: bool = True) -> str:
+    """What the model predicts of recorded episodes: those held out from training, or all if that isn't known."""
     if not evidence:
         return ""
     codes = page.table(
@@ -60,7 +60,8 @@ def world_model(evidence: Sequence[WorldModelEvidence]) -> str:
         [_event_row(one) for one in evidence],
     )
     explanation = (
-        "On <b>held-out episodes</b>, one agent step ahead. A screen is a 6×6 grid of codes; <b>copying</b> "
+        f"On <b>{'held-out' if held_out else 'recorded'} episodes</b>, one agent step ahead. "
+        "A screen is a 6×6 grid of codes; <b>copying</b> "
         "repeats the last screen's code in each cell, which is right wherever nothing moves. <b>Next code</b>: "
         "each code is predicted from the true codes before it, its own screen's included. <b>Imagined</b>: "
         "all 36 codes of the next screen are decoded one after the other from the model's own choices, as planning "
@@ -70,7 +71,7 @@ def world_model(evidence: Sequence[WorldModelEvidence]) -> str:
         '<p class="note">Whether the model knows at an action that a reward or the end follows. <b>Precision</b> (P) '
         "is the share of announced events that happened, <b>recall</b> (R) the share of events that were announced, "
         "<b>F1</b> their harmonic mean; n is how often it happened. The reward's F1 is the mean over positive and "
-        "negative rewards, as far as they occur. A dash: it never occurred in the held-out steps.</p>"
+        "negative rewards, as far as they occur. A dash: it never occurred in these steps.</p>"
     )
     return page.section("Does it know the world?", explanation, codes, more, events)
 
@@ -116,7 +117,7 @@ def strips(drawn: Sequence[Strip], pictures: Sequence[Path]) -> str:
     if not drawn and not pictures:
         return ""
     explanation = (
-        "A column is an agent step. <b>Screen</b>: what happened, in a held-out episode. <b>Codes</b>: what the "
+        "A column is an agent step. <b>Screen</b>: what happened, in a recorded episode. <b>Codes</b>: what the "
         "tokenizer keeps of it. <b>Dream</b>: before the gap the given screens; after it the model's own "
         "continuation, told nothing but the actions that were played."
     )

@@ -127,6 +127,9 @@ def read_lpips(path: Path) -> dict[str, Tensor]:
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in LPIPS().state_dict().items()}
     for name, shape in shapes.items():
-        if name not in found or found[name].shape != shape:
-            raise UserError(f"{path} doesn't hold the LPIPS weights: it has no tensor {name} of shape {tuple(shape)}.")
+        tensor = found.get(name)
+        plain = tensor is not None and tensor.shape == shape and tensor.dtype == torch.float32
+        if tensor is None or not plain or not bool(tensor.isfinite().all()):
+            what = f"no finite float32 tensor {name} of shape {tuple(shape)}"
+            raise UserError(f"{path} doesn't hold the LPIPS weights: it has {what}.")
     return {name: found[name] for name in shapes}

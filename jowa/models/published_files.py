@@ -21,6 +21,7 @@ from jowa.games import PRETRAINING_GAMES
 from jowa.models.agent_files import FORMAT, Agent
 from jowa.models.published import (
     LPIPS_PREFIX,
+    MODELS,
     TOKENIZER,
     candidates,
     lpips_shapes,
@@ -33,6 +34,7 @@ from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 
 TOKENIZER_FILE = "tokenizer.pt"
+BUFFERS = {f"head_{name}.indices" for name in ("observations", "rewards", "ends", "q", "q_target")}
 
 
 class PublishedFiles(NamedTuple):
@@ -130,10 +132,14 @@ def build_agent(published: PublishedAgent) -> Agent:
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The file's (floating-point, integer) tensors."""
+    """The file's (weights, integer buffers that carry nothing)."""
     tensors = load_tensors(path)
-    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-    return floats, {name: tensor for name, tensor in tensors.items() if name not in floats}
+    buffers = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in BUFFERS and tensor.dim() == 1 and tensor.dtype in (torch.int64, torch.int32)
+    }
+    return {name: tensor for name, tensor in tensors.items() if name not in buffers}, buffers
 
 
 def _recognise(path: Path, tensors: Mapping[str, Tensor]) -> ModelConfig:
@@ -167,7 +173,7 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[st
 
 def _check_claims(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], size: str | None) -> None:
     """Raises UserError when the file's name, or the user, says another size than its tensors show."""
-    claimed = re.fullmatch(r"JOWA_(\w+)\.pt", path.name)
+    claimed = re.fullmatch(rf"JOWA_({'|'.join(MODELS)})\.pt", path.name)
     claims = [(claimed.group(1), "its name says")] if claimed else []
     claims += [(size, "size says")] if size is not None else []
     for name, who in claims:

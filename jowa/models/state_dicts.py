@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -24,10 +25,17 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
-    with path.open("rb") as file:
-        if file.read(24) == b"version https://git-lfs.":
-            raise UserError(f"{path} is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'.")
     try:
+        with path.open("rb") as file:
+            pointer = file.read(24) == b"version https://git-lfs."
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}).") from error
+    if pointer:
+        raise UserError(f"{path} is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'.")
+    try:
+        # torch.load does not look at the archive's checksums.
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip() is not None:
+            raise zipfile.BadZipFile
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols; what matters is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -40,8 +48,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} holds no state dict (names with tensors) but a {type(content).__name__}.")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
+        if not isinstance(name, str):
+            raise UserError(f"{path} holds no plain state dict: {name!r} is no name of a tensor.")
+        if not isinstance(value, Tensor):
             raise UserError(f"{path} holds no plain state dict: '{name}' is a {type(value).__name__}, not a tensor.")
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise UserError(f"The tensor {name} in {path} is sparse, quantised or empty, not a plain one.")
     return _unwrapped(path, content)
 
 

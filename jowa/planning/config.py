@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from jowa.errors import UserError
@@ -84,14 +85,19 @@ def check_planner(config: PlannerConfig, blocks: int = 8) -> None:
     """
     if config.name not in PLANNERS:
         raise UserError(f"planner.name={config.name} is unknown: choose one of {', '.join(PLANNERS)}.")
+    if config.name == "published" and config.width and config.horizon and config.context:
+        raise UserError(
+            "planner.name=published has nothing published to take, since width, horizon and context are set: choose "
+            "planner=published, which leaves them open, or planner=beam."
+        )
     # The published settings are checked game by game, when they have taken the place of the zeros.
     least = 0 if config.name == "published" else 1
     if config.width < least:
         raise UserError(f"planner.width={config.width} keeps no future: set it to 1 or more.")
     if config.horizon < 0:
         raise UserError(f"planner.horizon={config.horizon} is negative: set it to 0 (greedy play) or more.")
-    if config.tie_tolerance < 0:
-        raise UserError(f"planner.tie_tolerance={config.tie_tolerance} is negative: set it to 0 or more.")
+    if not 0 <= config.tie_tolerance < math.inf:
+        raise UserError(f"planner.tie_tolerance={config.tie_tolerance} is no tolerance: set it to 0 or more.")
     if not 0 < config.gamma <= 1:
         raise UserError(f"planner.gamma={config.gamma} is no discount: set it above 0 and at most 1.")
     _check_mcts(config)
@@ -102,8 +108,8 @@ def _check_mcts(config: PlannerConfig) -> None:
     """Refuse settings that cannot work with Monte Carlo tree search."""
     if config.simulations < 1:
         raise UserError(f"planner.simulations={config.simulations} imagines nothing: set it to 1 or more.")
-    if not config.temperature > 0:
-        raise UserError(f"planner.temperature={config.temperature} is no temperature: set it above 0.")
+    if not 1e-3 <= config.temperature <= 1e6:
+        raise UserError(f"planner.temperature={config.temperature} is no temperature: set it within 0.001 and 1e6.")
     if config.choice not in CHOICES:
         raise UserError(f"planner.choice={config.choice} is unknown: choose one of {', '.join(CHOICES)}.")
     if config.name != "mcts":

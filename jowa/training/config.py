@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jowa.data.order import BALANCES
+from jowa.data.sequences import PADS
 from jowa.errors import UserError
 
 
@@ -11,13 +13,19 @@ from jowa.errors import UserError
 class DataConfig:
     """Where the episodes are and how sequences are cut from them.
 
-    `holdout` is the fraction of each game's episodes never trained on; `stride` counts agent steps between sequences.
+    selection: a file of `python -m jowa.data.select`, to train on no other episodes than its. stride: agent steps
+    between sequences. pad: the side on which sequences reach beyond their episode, right or left (then they end with
+    it). holdout: the fraction of each game's episodes never trained on. balance: proportional draws every sequence
+    equally often, balanced every game.
     """
 
     path: str = "data"
     games: list[str] = field(default_factory=list)
+    selection: str | None = None
     stride: int = 4
+    pad: str = "right"
     holdout: float = 0.02
+    balance: str = "proportional"
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,13 @@ def check_data(config: DataConfig) -> None:
         raise UserError(f"data.stride must lie in 1 … 8 agent steps, not {config.stride}.")
     if not 0 <= config.holdout < 1:
         raise UserError(f"data.holdout must lie in [0, 1), not {config.holdout}.")
+    _one_of("data.balance", config.balance, BALANCES)
+    _one_of("data.pad", config.pad, PADS)
+    if config.pad == "left":
+        raise UserError(
+            "data.pad=left can't be trained on: the model would attend to the padding before the real steps; set "
+            "data.pad=right."
+        )
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from jowa.data.batch import Batch
-from jowa.data.order import batch_indices, rank_slice
+from jowa.data.order import rank_slice
 from jowa.data.prefetch import Prefetch
 from jowa.data.sequences import SequenceDataset
 from jowa.errors import UserError
@@ -129,9 +129,9 @@ def batches(data: SequenceDataset, run: Run, name: str, steps: range) -> Iterato
     """This process's slice of each step's global batch."""
     config, distribution = run.config, run.distribution
     share = rank_slice(config.batch_size, distribution.rank, distribution.ranks)
-    order = step_seed(run.seed, name, 0)
+    order = data.order(step_seed(run.seed, name, 0))
     for step in steps:
-        yield data.batch(batch_indices(order, step, config.batch_size, len(data))[share])
+        yield data.batch(order.batch(step, config.batch_size)[share])
 
 
 def split(batch: Batch, config: TrainingConfig, stage: StageConfig, ranks: int, seed: int) -> list[Part]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from jowa.data.selection import read_selection
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.models.tokenizer import TOKENS_PER_FRAME, Tokenizer
@@ -78,6 +79,12 @@ def _data(data: DataConfig) -> tuple[list[str], int]:
             f"  {game:<16} found: {len(store.tables[game]):,} episodes, {store.transitions(game):,} transitions, "
             f"{store.bytes(game) / GB:.2f} GB"
         )
+        if data.selection is not None:
+            chosen = read_selection(data.selection, store).games[game]
+            lines.append(
+                f"  {'':<16} selected: {len(chosen.episodes):,} episodes ({chosen.distinct:,} different ones), "
+                f"{chosen.transitions:,} transitions"
+            )
     missing = sum("missing" in line for line in lines)
     if missing:
         lines.append(f"  {missing} of {len(games)} games are missing; make them with python -m jowa.data.record")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import jowa
 from jowa.data.order import check_batch_size
-from jowa.data.sequences import SequenceDataset
+from jowa.data.selection import Selection
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.games import GAMES, legal_mask
@@ -29,7 +29,7 @@ from jowa.training.loop import Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
 from jowa.training.pictures import picture_hook
 from jowa.training.run_folder import prepare_run_folder
-from jowa.training.stage_data import stage_data
+from jowa.training.stage_data import open_selection, sequences, stage_data
 from jowa.training.validation import validation_hook
 
 
@@ -59,49 +59,53 @@ def run_stages(
     resume_from = checkpoints[-1] if checkpoints else None
     place = restore(resume_from, learner) if resume_from is not None else None
     stages = remaining(settings.stages, place)
-    facts = run_facts(settings.data, store)
+    selection = open_selection(store, settings.data)
+    facts = run_facts(settings.data, store, selection)
     if resume_from is not None:
         check_same_data(resume_from, facts)
     check_logger(training.logger)
-    check_batch_size(training.batch_size, len(training_sequences(store, settings.data)))
+    check_batch_size(training.batch_size, len(sequences(store, settings.data, "training", selection).order(0)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
     log = MetricsLog(folder, training.logger, active=distribution.is_main)
     run = Run(folder, settings.seed, training, distribution, log, facts)
     for name, stage in stages:
         here = place is not None and place.stage == name
-        data, held_out = stage_data(store, settings.data, stage, tokenizer, distribution)
+        data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, distribution)
         train_stage(
             run, name, stage, learner, data,
             resume_from=resume_from if here else None,
             first_step=place.step if here and place is not None else 0,
             validate=validation_hook(learner, held_out, training, distribution),
-            picture=picture_hook(learner, picture_data(store, settings.data), folder, distribution),
+            picture=picture_hook(learner, sequences(store, settings.data, "held_out"), folder, distribution),
         )  # fmt: skip
     log.close()
     distribution.barrier()
     return folder
 
 
-def run_facts(data: DataConfig, store: EpisodeStore) -> dict[str, Any]:
+def run_facts(data: DataConfig, store: EpisodeStore, selection: Selection | None) -> dict[str, Any]:
     """What a checkpoint's description says of the data it was made with."""
     return {
         "jowa": jowa.__version__,
         "games": list(store.games),
         "data": str(Path(data.path).resolve()),
         "data_fingerprints": {game: store.fingerprint(game) for game in store.games},
+        "selection": None if selection is None else {game: selection.fingerprint(game) for game in store.games},
         "holdout": data.holdout,
         "stride": data.stride,
+        "pad": data.pad,
+        "balance": data.balance,
     }
 
 
 def check_same_data(checkpoint: Path, facts: Mapping[str, Any]) -> None:
     """Raises UserError when a run would go on with other data than it began with: it couldn't repeat itself."""
     before = read_description(checkpoint)
-    for name, key in (("games", "data.games"), ("data_fingerprints", "data.path"), ("holdout", "data.holdout"),
-                      ("stride", "data.stride")):  # fmt: skip
+    for name in ("games", "data_fingerprints", "selection", "holdout", "stride", "pad", "balance"):
         if before.get(name) != facts[name]:
+            key = "path" if name == "data_fingerprints" else name
             raise UserError(
-                f"The run in out was made with other data: {key} or the episodes there have changed; "
+                f"The run in out was made with other data: data.{key} or the episodes there have changed; "
                 "restore them to resume, or start a new run in another out."
             )
 
@@ -134,16 +138,6 @@ def legal_table(games: tuple[str, ...]) -> Tensor:
     for game in games:
         table[GAMES.index(game)] = legal_mask(game)
     return torch.from_numpy(table)
-
-
-def training_sequences(store: EpisodeStore, config: DataConfig) -> SequenceDataset:
-    """What every stage trains on, without codes."""
-    return SequenceDataset(store, split="training", holdout=config.holdout, stride=config.stride)
-
-
-def picture_data(store: EpisodeStore, config: DataConfig) -> SequenceDataset:
-    """Held-out sequences with their frames."""
-    return SequenceDataset(store, split="held_out", holdout=config.holdout, stride=config.stride)
 
 
 def use_threads(threads: int | None) -> None:

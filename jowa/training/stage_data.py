@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jowa.data.codes import CodeCache, build_codes
+from jowa.data.selection import Selection, read_selection
 from jowa.data.sequences import SequenceDataset
 from jowa.data.split import Split
 from jowa.data.store import EpisodeStore
@@ -16,15 +17,44 @@ from jowa.training.distribution import Distribution
 
 
 def stage_data(
-    store: EpisodeStore, config: DataConfig, stage: StageConfig, tokenizer: Tokenizer, distribution: Distribution
+    store: EpisodeStore,
+    config: DataConfig,
+    selection: Selection | None,
+    stage: StageConfig,
+    tokenizer: Tokenizer,
+    distribution: Distribution,
 ) -> tuple[SequenceDataset, SequenceDataset]:
     """(training, held-out) sequences of one stage. Codes are made where they are missing, the games shared by ranks."""
     cache = None if stage.trains_tokenizer else code_cache(store, tokenizer, distribution)
+    return (
+        sequences(store, config, "training", selection, cache),
+        sequences(store, config, "held_out", selection, cache),
+    )
 
-    def part(split: Split) -> SequenceDataset:
-        return SequenceDataset(store, split=split, holdout=config.holdout, stride=config.stride, codes=cache)
 
-    return part("training"), part("held_out")
+def sequences(
+    store: EpisodeStore,
+    config: DataConfig,
+    split: Split,
+    selection: Selection | None = None,
+    codes: CodeCache | None = None,
+) -> SequenceDataset:
+    """The sequences that a run's configuration means, with frames unless there are codes."""
+    return SequenceDataset(
+        store,
+        split=split,
+        holdout=config.holdout,
+        stride=config.stride,
+        pad=config.pad,
+        balance=config.balance,
+        selection=selection,
+        codes=codes,
+    )
+
+
+def open_selection(store: EpisodeStore, config: DataConfig) -> Selection | None:
+    """The selection that the configuration names, if it does; UserError if it doesn't fit the store."""
+    return None if config.selection is None else read_selection(config.selection, store)
 
 
 def code_cache(store: EpisodeStore, tokenizer: Tokenizer, distribution: Distribution) -> CodeCache:
@@ -36,9 +66,10 @@ def code_cache(store: EpisodeStore, tokenizer: Tokenizer, distribution: Distribu
         return tokenizer.encode(frames.to(distribution.device))
 
     with torch.inference_mode():
-        for game in store.games[distribution.rank :: distribution.ranks]:
-            # A CPU is fastest on pieces that fit its cache.
-            chunk = 64 if distribution.device.type == "cpu" else 1024
-            build_codes(store, game, name, encode, chunk=chunk, progress=distribution.is_main)
+        # A CPU is fastest on pieces that fit its cache.
+        chunk = 64 if distribution.device.type == "cpu" else 1024
+        share = distribution.rank / distribution.ranks
+        for game in store.games:
+            build_codes(store, game, name, encode, chunk=chunk, share=share, progress=distribution.is_main)
     distribution.barrier()
     return CodeCache.open(store, name)

@@ -34,7 +34,7 @@ def open_agent(ckpt: str, size: str | None = None) -> StartingPoint:
     Raises:
         UserError: there is none, it is damaged, or of another size.
     """
-    path = Path(ckpt).expanduser().resolve()
+    path = Path(ckpt).expanduser().absolute()
     if not holds_checkpoint(path):
         files = find_published(path, size)
         if files is not None:
@@ -50,6 +50,7 @@ def open_agent(ckpt: str, size: str | None = None) -> StartingPoint:
 
 def _perceptual_weights(checkpoint: Path, agent: Agent) -> Path | None:
     """LPIPS beside a converted agent, else the file its tokenizer was trained with, as far as it is there."""
-    named = agent.tokenizer.config.perceptual_weights
+    trained = agent.tokenizer.config
+    named = trained.perceptual_weights if trained.perceptual == "lpips" else None
     found = [path for path in (checkpoint / LPIPS_FILE, Path(named) if named else None) if path and path.is_file()]
     return found[0].resolve() if found else None

@@ -28,4 +28,4 @@ class AmidarController:
 
     def describe(self) -> dict[str, Any]:
         """Its name."""
-        return {"behaviour": "scripted"}
+        return {"policy": "scripted"}

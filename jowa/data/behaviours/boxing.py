@@ -36,7 +36,7 @@ class BoxingController:
 
     def describe(self) -> dict[str, Any]:
         """Its name."""
-        return {"behaviour": "scripted"}
+        return {"policy": "scripted"}
 
 
 def _sign(distance: int, slack: int) -> int:

@@ -41,4 +41,4 @@ class BreakoutController:
 
     def describe(self) -> dict[str, Any]:
         """Its name."""
-        return {"behaviour": "scripted"}
+        return {"policy": "scripted"}

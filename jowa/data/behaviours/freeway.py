@@ -26,4 +26,4 @@ class FreewayController:
 
     def describe(self) -> dict[str, Any]:
         """Its name."""
-        return {"behaviour": "scripted"}
+        return {"policy": "scripted"}

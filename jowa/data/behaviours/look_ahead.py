@@ -55,7 +55,7 @@ class LookAhead:
 
     def describe(self) -> dict[str, Any]:
         """Its name and how far it looks."""
-        return {"behaviour": "lookahead", "plans": self._plans, "horizon": self._horizon}
+        return {"policy": "lookahead", "plans": self._plans, "horizon": self._horizon}
 
     def _random_plan(self, env: SingleAtari) -> list[int]:
         plan: list[int] = []

@@ -52,6 +52,15 @@ def constant(epsilon: float) -> EpsilonSchedule:
     return lambda progress, rng: epsilon
 
 
+def rising(epsilon: float) -> EpsilonSchedule:
+    """Rising quality: ε falls evenly from 1 to `epsilon` over the recording."""
+    return lambda progress, rng: 1.0 - (1.0 - epsilon) * progress
+
+
+SCHEDULES: dict[str, Callable[[float], EpsilonSchedule]] = {"constant": constant, "rising": rising}
+"""How ε goes through a recording, given where it is at the end."""
+
+
 def learning_history(progress: float, rng: np.random.Generator) -> float:
     """ε falling geometrically from 1 to 0.01 over the recording, each episode being a little ahead or behind."""
     skill = min(max(progress + float(rng.uniform(-_SPREAD, _SPREAD)), 0.0), 1.0)

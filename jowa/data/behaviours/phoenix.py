@@ -30,4 +30,4 @@ class PhoenixController:
 
     def describe(self) -> dict[str, Any]:
         """Its name."""
-        return {"behaviour": "scripted"}
+        return {"policy": "scripted"}

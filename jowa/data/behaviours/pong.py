@@ -72,7 +72,7 @@ class PongController:
 
     def describe(self) -> dict[str, Any]:
         """Its name."""
-        return {"behaviour": "scripted"}
+        return {"policy": "scripted"}
 
 
 def _best_command(paddle: float, move: float, command: int, target: float, steps: int) -> int:

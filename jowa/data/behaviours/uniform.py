@@ -26,4 +26,4 @@ class UniformRandom:
 
     def describe(self) -> dict[str, Any]:
         """Its name."""
-        return {"behaviour": "random"}
+        return {"policy": "random"}

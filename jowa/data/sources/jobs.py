@@ -1,0 +1,183 @@
+"""Carrying out an import: one run of one game after another, or several at a time in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from jowa.data.layout import Manifest
+from jowa.data.sources import minari, rlu
+from jowa.data.sources.dqn_replay import RunReader
+from jowa.data.sources.episode import SourceEpisode
+from jowa.data.sources.local import Unit
+from jowa.data.sources.parts import Added, write_part
+from jowa.data.store import committed_parts
+from jowa.errors import UserError
+
+_FACTS = ("rom_md5", "sticky", "stack_padding")
+"""What must be true of a part that is there already, or else it isn't what was asked for."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is the same for all units of an import."""
+
+    source: str
+    store: Path
+    keep_stack_padding: bool
+    allow_mixed: bool
+
+
+@dataclass
+class Outcome:
+    """What became of units: the parts added, with their games; how many were there already; what else to say."""
+
+    added: list[tuple[str, Added]] = field(default_factory=list)
+    there: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def include(self, other: Outcome) -> None:
+        """Add up."""
+        self.added += other.added
+        self.there += other.there
+        self.notes += other.notes
+
+
+def carry_out(task: Task, jobs: Sequence[Sequence[Unit]], workers: int, advance: Callable[[int], Any]) -> Outcome:
+    """Import all units; those of one job (a game and a run) one after another.
+
+    Args:
+        task: what is the same for all.
+        jobs: at least one, none empty.
+        workers: processes; 0 works in this one.
+        advance: told how many units more are done.
+
+    Raises:
+        UserError: a file can't be read, the disk is full, or a part that is there is not what was asked for. The parts
+            finished before stay.
+    """
+    total = Outcome()
+    if workers == 0:
+        for job in jobs:
+            total.include(_import_job(task, job, lambda: _went_on(advance)))
+        return total
+    context = multiprocessing.get_context("spawn")
+    done: Synchronized[int] = context.Value("q", 0)
+    stop = context.Event()
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _share, (done, stop)) as pool:
+        futures = [pool.submit(_import_job_in_worker, task, job) for job in jobs]
+        try:
+            _watch(futures, done, advance)
+            for future in futures:
+                total.include(future.result())
+        except BrokenProcessPool as error:
+            raise UserError("A process of the import died, perhaps for want of memory: set workers lower.") from error
+        finally:
+            # After a failure nobody should wait for whole runs, only for the parts that are being written.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return total
+
+
+def _watch(futures: Sequence[Future[Outcome]], done: Synchronized[int], advance: Callable[[int], Any]) -> None:
+    """Wait until all are finished, or until one has failed: raise what it raised."""
+    seen = 0
+    unfinished: set[Future[Outcome]] = set(futures)
+    while unfinished:
+        finished, unfinished = wait(unfinished, timeout=0.5, return_when=FIRST_EXCEPTION)
+        for future in finished:
+            future.result()
+        advance(done.value - seen)
+        seen = done.value
+
+
+def _went_on(advance: Callable[[int], Any]) -> bool:
+    advance(1)
+    return True
+
+
+def _import_job(task: Task, job: Sequence[Unit], goes_on: Callable[[], bool]) -> Outcome:
+    """Import units of one run but for those that are there, until `goes_on`, asked after each, says no."""
+    outcome = Outcome()
+    there = committed_parts(task.store, job[0].game)
+    read = _reader(task, job, outcome.notes.append)
+    for unit in job:
+        if unit.part in there:
+            _check_facts(task, unit)
+            outcome.there += 1
+        else:
+            _import_unit(task, unit, read, outcome)
+        if not goes_on():
+            break
+    return outcome
+
+
+def _import_unit(task: Task, unit: Unit, read: Callable[[Unit], Iterator[SourceEpisode]], outcome: Outcome) -> None:
+    try:
+        added = write_part(task.store, unit.game, unit.part, read(unit), unit.provenance, task.allow_mixed)
+    except UserError:
+        if unit.part not in committed_parts(task.store, unit.game):
+            raise
+        # Another import, at work beside this one, was quicker.
+        outcome.there += 1
+        return
+    outcome.added.append((unit.game, added))
+    if not added.episodes:
+        outcome.notes.append(f"{unit.game}: no episode ends in {unit.part}, so there is no such part.")
+
+
+def _reader(task: Task, job: Sequence[Unit], say: Callable[[str], None]) -> Callable[[Unit], Iterator[SourceEpisode]]:
+    """What reads the episodes of a job's units."""
+    if task.source == "rlu":
+        return lambda unit: rlu.episodes(unit.path, unit.game)
+    if task.source == "minari":
+        return lambda unit: minari.episodes(minari.find(str(unit.path))[0], unit.game)
+    run = RunReader(job[0].path, job[0].game, task.keep_stack_padding, say)
+    checkpoints = {unit.checkpoint for unit in job}
+
+    def read(unit: Unit) -> Iterator[SourceEpisode]:
+        yield from run.episodes(unit.checkpoint)
+        left = run.unfinished(unit.checkpoint)
+        if left and unit.checkpoint + 1 not in checkpoints:
+            say(f"{unit.path}: the last {left} rows of checkpoint {unit.checkpoint} wait for the next checkpoint.")
+
+    return read
+
+
+def _check_facts(task: Task, unit: Unit) -> None:
+    folder = task.store / unit.game / unit.part
+    known = Manifest.read(folder).provenance
+    for fact in _FACTS:
+        theirs, ours = known.get(fact), unit.provenance.get(fact)
+        if theirs != ours and not task.allow_mixed:
+            raise UserError(
+                f"{folder} was imported with {fact} {theirs}, now {ours} is asked for: remove it to import it again, "
+                "set out to another folder, or allow_mixed=true to leave it as it is."
+            )
+
+
+_shared: tuple[Synchronized[int], Event] | None = None
+
+
+def _share(done: Synchronized[int], stop: Event) -> None:
+    global _shared
+    _shared = done, stop
+
+
+def _import_job_in_worker(task: Task, job: Sequence[Unit]) -> Outcome:
+    assert _shared is not None
+    done, stop = _shared
+
+    def goes_on() -> bool:
+        with done.get_lock():
+            done.value += 1
+        return not stop.is_set()
+
+    return _import_job(task, job, goes_on)

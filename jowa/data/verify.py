@@ -1,0 +1,64 @@
+"""Reads a whole episode store and says whether it is what was written, and whether that makes sense.
+
+    python -m jowa.data.verify path=data
+
+Every file is compared with its checksum; every frame is read; actions must be the game's, rewards finite, ends at the
+ends of games, returns the sums of rewards. The exit code is 2 when anything is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from jowa.cli import run
+from jowa.data.verification import GameVerdict, games_in, transitions_in, verify_game
+from jowa.errors import UserError
+from jowa.games import check_game
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """path: the episode store. games: which games to check, all if empty."""
+
+    path: str = "data"
+    games: list[str] = field(default_factory=list)
+
+
+def main(config: VerifyConfig) -> None:
+    """Check all games, print what was found of each; UserError at the end if anything is wrong."""
+    for game in config.games:
+        check_game(game)
+    folder = Path(config.path)
+    games = games_in(folder, config.games)
+    verdicts = []
+    total = sum(transitions_in(folder, game) for game in games)
+    with tqdm(total=total, unit="step", unit_scale=True, desc="verifying", dynamic_ncols=True) as bar:
+        for game in games:
+            bar.set_postfix_str(game)
+            verdicts.append(verify_game(folder, game, bar.update))
+            with bar.external_write_mode():
+                print(describe(verdicts[-1]), flush=True)
+    bad = [verdict for verdict in verdicts if verdict.problems]
+    if bad:
+        problems = sum(len(verdict.problems) for verdict in bad)
+        count = "1 problem" if problems == 1 else f"{problems} problems"
+        raise UserError(
+            f"{count} in {', '.join(verdict.game for verdict in bad)}, listed above: remove the parts they are in and "
+            f"record or import them again, or set path to another folder than {folder}."
+        )
+
+
+def describe(verdict: GameVerdict) -> str:
+    """A line about the game, and one for each problem."""
+    counts = {"part": verdict.parts, "episode": verdict.episodes, "transition": verdict.transitions}
+    found = ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
+    if not verdict.problems:
+        return f"{verdict.game:<18}{found}: sound"
+    return "\n".join([f"{verdict.game:<18}{found}: damaged", *(f"  {problem}" for problem in verdict.problems)])
+
+
+if __name__ == "__main__":
+    run(main, VerifyConfig, "verify")
