@@ -77,7 +77,7 @@ def _data(data: DataConfig) -> tuple[list[str], int]:
         total += store.transitions(game)
         lines.append(
             f"  {game:<16} found: {len(store.tables[game]):,} episodes, {store.transitions(game):,} transitions, "
-            f"{store.bytes(game) / GB:.2f} GB"
+            f"{store.bytes(game) / GB:.3f} GB"
         )
         if data.selection is not None:
             chosen = read_selection(data.selection, store).games[game]
