@@ -26,7 +26,7 @@ from jowa.files import locked_folder, replacing, require_writable_folder, write_
 
 Encode = Callable[[Tensor], Tensor]
 
-BLOCK = 32_768
+BLOCK = 4_096
 """Frames that one process encodes at a time; a killed one loses at most these."""
 
 
@@ -111,6 +111,7 @@ def build_codes(
                     target = blocks / f"{start:012d}-{rows.stop:012d}.npy"
                     if mine and not target.exists() and not path.exists():
                         _encode_block(target, store, game, rows, encode, chunk, bar)
+        bar.update(total - bar.n)  # what others did
     _join(path, blocks, total, {"game": game, "tokenizer": tokenizer_hash, "data": store.fingerprint(game),
                                 "frames": total, "jowa_version": jowa.__version__})  # fmt: skip
     return path
