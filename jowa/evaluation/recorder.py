@@ -21,9 +21,8 @@ from jowa.data.recording import Advance, EpisodeBuffer
 from jowa.data.sources.episode import SourceEpisode
 from jowa.envs.atari import AtariEnvironments, StepResult
 from jowa.envs.protocol import episode_seed
-from jowa.evaluation.noise import random_legal_actions, uniform
 from jowa.evaluation.player import Player
-from jowa.evaluation.rollout import Policy, Turn
+from jowa.evaluation.rollout import Policy, Turn, with_chance
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig, make_planner
 from jowa.planning.tree_dream import TreeDream
@@ -31,7 +30,6 @@ from jowa.planning.tree_dream import TreeDream
 LEVELS = 10
 """Into how many stairs of equal length a changing quality is cut: what runs side by side has no earlier and later."""
 
-_WHETHER_RANDOM, _WHICH_RANDOM = 1, 2
 _FIRST_GUESS = 1000
 
 Store = Callable[[SourceEpisode], None]
@@ -96,21 +94,12 @@ def record_policy(
     frames = environments.reset(None, seats.seeds.tolist())
     while seats.playing.any():
         turn = Turn(frames, seats.begins.copy(), seats.playing.copy(), seats.seeds.copy(), seats.steps.copy())
-        actions = _with_chance(policy.act(turn), turn, environments.legal, seats.epsilons)
+        actions = with_chance(policy.act(turn), turn, environments.legal, seats.epsilons)
         policy.record(actions)
         result = environments.step(actions)
         seats.book(turn.frames, actions, result)
         seats.fill()
         frames = environments.reset(seats.begins, seats.seeds.tolist()) if seats.begins.any() else result.frames
-
-
-def _with_chance(
-    actions: NDArray[np.int64], turn: Turn, legal: NDArray[np.bool_], epsilons: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """The actions (N,), each replaced by a random legal one with its row's probability."""
-    replaced = turn.playing & (uniform(turn.seeds, turn.steps, _WHETHER_RANDOM) < epsilons)
-    chance = random_legal_actions(legal, uniform(turn.seeds, turn.steps, _WHICH_RANDOM))
-    return np.where(replaced, chance, np.where(turn.playing, actions, 0))
 
 
 class _Episode:

@@ -155,7 +155,7 @@ def play(
     with tqdm(desc=mode, unit=" decisions", disable=not progress) as bar:
         while seats.playing.any():
             turn = seats.turn(frames)
-            actions = _with_chance(policy.act(turn), turn, environments.legal, random_action_probability)
+            actions = with_chance(policy.act(turn), turn, environments.legal, random_action_probability)
             policy.record(actions)
             result = environments.step(actions)
             camera.shoot(turn.frames, actions, result.rewards)
@@ -181,11 +181,10 @@ def _check(games: Sequence[str], seeds: Mapping[str, Sequence[int]]) -> None:
             raise ValueError(f"a seed of {game} is given twice")
 
 
-def _with_chance(
-    actions: NDArray[np.int64], turn: Turn, legal: NDArray[np.bool_], probability: float
+def with_chance(
+    actions: NDArray[np.int64], turn: Turn, legal: NDArray[np.bool_], probability: float | NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    chosen = np.where(turn.playing, actions, 0)
-    if probability <= 0:
-        return chosen
+    """Actions (N,), each replaced by a random legal one with its `probability`, one for all or (N,); 0 for the idle."""
     replaced = turn.playing & (uniform(turn.seeds, turn.steps, _WHETHER_RANDOM) < probability)
-    return np.where(replaced, random_legal_actions(legal, uniform(turn.seeds, turn.steps, _WHICH_RANDOM)), chosen)
+    chance = random_legal_actions(legal, uniform(turn.seeds, turn.steps, _WHICH_RANDOM))
+    return np.where(replaced, chance, np.where(turn.playing, actions, 0))
