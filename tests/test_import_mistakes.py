@@ -80,7 +80,7 @@ MISTAKES = {
     "source=rlu path={raw}/rlu games=[Assault,Assault]": ("none twice",),
     "source=rlu path={raw}/rlu runs=[]": ("runs must name",),
     "source=rlu path={raw}/rlu runs=[one]": ("runs must hold numbers", "one"),
-    "source=rlu path={raw}/rlu checkpoints=[3-1]": ("checkpoints must name",),
+    "source=rlu path={raw}/rlu checkpoints=[3-1]": ("checkpoints must hold numbers", "3-1"),
     "source=rlu path={raw}/rlu checkpoints=[-1]": ("checkpoints must hold numbers",),
     "source=rlu path={raw}/rlu workers=-1": ("workers must not be negative",),
     "source=rlu path={raw}/rlu rom_md5=12": ("rom_md5 must be 32",),

@@ -230,7 +230,7 @@ def test_training_takes_the_chosen_episodes_and_never_a_held_out_one(store, tmp_
     held_out = SequenceDataset(store, split="held_out", holdout=holdout, stride=4, selection=selection)
     for game in GAMES:
         lengths = store.tables[game].lengths
-        kept_out = held_out_episodes(game, EPISODES, holdout)
+        kept_out = held_out_episodes(game, store.episode_names(game), holdout)
         expected = Counter(number for number in selection.games[game].episodes.tolist() if not kept_out[number])
         assert Counter(training.episodes[game].tolist()) == expected
         assert replacement == (max(expected.values()) > 1)
@@ -253,7 +253,7 @@ def test_training_takes_the_chosen_episodes_and_never_a_held_out_one(store, tmp_
 
 def test_a_selection_of_held_out_episodes_alone_is_refused(store, tmp_path):
     selection = read_selection(save(store, tmp_path / "some.json", Rules(1, 1)), store)
-    kept_out = int(np.flatnonzero(held_out_episodes("Pong", EPISODES, 0.3))[0])
+    kept_out = int(np.flatnonzero(held_out_episodes("Pong", store.episode_names("Pong"), 0.3))[0])
     one = replace(selection.games["Pong"], episodes=np.array([kept_out]))
     only = Selection({"Pong": one}, "some.json")
     with pytest.raises(UserError, match=r"some\.json has only held-out episodes of Pong.*data\.holdout"):

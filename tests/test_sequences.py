@@ -36,7 +36,7 @@ def expected_windows(store, games, split, holdout, length, stride, pad):
     """The definition, written out: (game, first real row, real steps) of every window."""
     for game in games:
         table = store.tables[game]
-        for episode in select_episodes(game, len(table), holdout, split):
+        for episode in select_episodes(game, store.episode_names(game), holdout, split):
             first, steps = int(table.starts[episode]), int(table.lengths[episode])
             if pad == "right":
                 for start in range(0, steps, stride):
@@ -47,11 +47,15 @@ def expected_windows(store, games, split, holdout, length, stride, pad):
                     yield game, first + start, end - start + 1
 
 
-@pytest.mark.parametrize("pad", ["right", "left"])
+@pytest.mark.parametrize("pad", ["right", "left", "left, real steps first"])
 @pytest.mark.parametrize(("length", "stride"), [(8, 4), (8, 1), (8, 8), (3, 2), (1, 1)])
 @pytest.mark.parametrize(("split", "holdout"), [("all", 0.0), ("training", 0.3), ("held_out", 0.3)])
 def test_every_window_equals_a_direct_read(store, length, stride, split, holdout, pad):
-    dataset = SequenceDataset(store, split=split, holdout=holdout, length=length, stride=stride, pad=pad)
+    first = pad.endswith("first")
+    pad = pad.split(",")[0]
+    dataset = SequenceDataset(
+        store, split=split, holdout=holdout, length=length, stride=stride, pad=pad, real_steps_first=first
+    )
     expected = list(expected_windows(store, store.games, split, holdout, length, stride, pad))
     assert len(dataset) == len(expected) == sum(dataset.counts.values())
     order = np.random.default_rng(0).permutation(len(dataset))
@@ -62,7 +66,7 @@ def test_every_window_equals_a_direct_read(store, length, stride, split, holdout
     for position, index in enumerate(order):
         game, row, steps = expected[index]
         direct = store.read(game, np.arange(row, row + steps))
-        real = slice(0, steps) if pad == "right" else slice(length - steps, length)
+        real = slice(0, steps) if pad == "right" or first else slice(length - steps, length)
         valid = np.zeros(length, bool)
         valid[real] = True
         assert batch.tasks[position] == task_id(game)
@@ -83,6 +87,26 @@ def test_repeated_and_no_indices(store):
     for outside in (-1, len(dataset)):
         with pytest.raises(IndexError):
             dataset.batch(np.array([outside]))
+
+
+def test_coordinates_name_episodes_and_steps(store):
+    places = SequenceDataset(store, ["Pong", "Boxing"]).coordinates(np.array([0, 2, 5, 14]))
+    assert places[:3] == [
+        {"game": "Pong", "episode": "part-00000/0", "first_step": 0, "last_step": 0},
+        {"game": "Pong", "episode": "part-00000/1", "first_step": 4, "last_step": 7},
+        {"game": "Pong", "episode": "part-00000/2", "first_step": 8, "last_step": 8},
+    ]
+    assert places[3] == {"game": "Boxing", "episode": "part-00000/0", "first_step": 4, "last_step": 11}
+
+
+def test_a_reward_that_is_no_number_is_refused(store, monkeypatch):
+    rewards = store.column("Pong", "rewards").copy()
+    rewards[3] = np.nan
+    monkeypatch.setitem(store._columns, ("Pong", "rewards"), rewards)
+    dataset = SequenceDataset(store, ["Pong"])
+    dataset.batch(np.array([0]))
+    with pytest.raises(UserError, match=r"^Pong in .* has a reward that is nan \(row 3\).*jowa\.data\.verify"):
+        dataset.batch(np.array([1]))
 
 
 def test_a_batch_can_be_replaced_by_parts(store):
@@ -237,12 +261,16 @@ def test_batch_size_errors_name_the_key():
     check_batch_size(8, 8)
 
 
+NAMES = [f"part-00000/{number}" for number in range(5000)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(episodes=st.integers(0, 200), holdout=st.sampled_from([0.0, 0.001, 0.05, 0.3, 0.99]))
 def test_the_split_parts_the_episodes(episodes, holdout):
-    training = select_episodes("Pong", episodes, holdout, "training").tolist()
-    held_out = select_episodes("Pong", episodes, holdout, "held_out").tolist()
-    assert sorted(training + held_out) == select_episodes("Pong", episodes, holdout, "all").tolist()
+    names = NAMES[:episodes]
+    training = select_episodes("Pong", names, holdout, "training").tolist()
+    held_out = select_episodes("Pong", names, holdout, "held_out").tolist()
+    assert sorted(training + held_out) == select_episodes("Pong", names, holdout, "all").tolist()
     assert sorted(training + held_out) == list(range(episodes))
     if holdout == 0:
         assert not held_out
@@ -251,9 +279,11 @@ def test_the_split_parts_the_episodes(episodes, holdout):
 
 
 def test_the_split_has_the_fraction_asked_differs_by_game_and_stays():
-    pong, boxing = held_out_episodes("Pong", 5000, 0.1), held_out_episodes("Boxing", 5000, 0.1)
+    pong, boxing = held_out_episodes("Pong", NAMES, 0.1), held_out_episodes("Boxing", NAMES, 0.1)
     assert 0.08 < pong.mean() < 0.12 and (pong != boxing).any()
-    assert np.array_equal(held_out_episodes("Pong", 400, 0.1), pong[:400])
+    assert np.array_equal(held_out_episodes("Pong", NAMES[:400], 0.1), pong[:400])
+    earlier = [f"a-part/{number}" for number in range(100)]
+    assert np.array_equal(held_out_episodes("Pong", earlier + NAMES, 0.1)[100:], pong)
     for holdout in (-0.1, 1.0):
         with pytest.raises(UserError, match=r"data\.holdout"):
-            held_out_episodes("Pong", 3, holdout)
+            held_out_episodes("Pong", NAMES[:3], holdout)

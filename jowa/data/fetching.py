@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from jowa.data.prefetch import Prefetch
+from jowa.data.ranges import numbers
 from jowa.data.sources import rlu
 from jowa.data.sources.bucket import Advance, Bucket, RemoteObject, Unavailable, bytes_there
 from jowa.data.sources.episode import SourceEpisode
@@ -109,8 +110,8 @@ def wanted_files(games: Sequence[str], runs: Sequence[str], checkpoints: Sequenc
                 f"RL Unplugged has no {game}: take it out of games and make episodes of it with "
                 f"`python -m jowa.data.record game=[{game}]`."
             )
-    run_numbers = _numbers("runs", runs, min(rlu.RUNS), max(rlu.RUNS))
-    checkpoint_numbers = _numbers("checkpoints", checkpoints, 0, rlu.CHECKPOINTS - 1)
+    run_numbers = numbers("runs", runs, min(rlu.RUNS), max(rlu.RUNS))
+    checkpoint_numbers = numbers("checkpoints", checkpoints, 0, rlu.CHECKPOINTS - 1)
     return tuple(RawFile(game, run, number) for game in games for run in run_numbers for number in checkpoint_numbers)
 
 
@@ -201,19 +202,6 @@ def describe_outcome(plan: Plan, outcome: Outcome) -> str:
         episodes, transitions = sum(part.episodes for part in added), sum(part.transitions for part in added)
         lines.append(f"{game:<18}{counts}{_count(outcome.failed, game):>9}{episodes:>14}{transitions:>13}")
     return "\n".join([*lines, *(f"missing: {file.name}: {why}" for file, why in sorted(outcome.failed.items()))])
-
-
-def _numbers(key: str, entries: Sequence[str], first: int, last: int) -> list[int]:
-    numbers: set[int] = set()
-    for entry in entries:
-        low, _, high = entry.partition("-")
-        bounds = [text for text in (low, high or low) if text.isdecimal() and first <= int(text) <= last]
-        if len(bounds) != 2 or int(bounds[0]) > int(bounds[1]):
-            raise UserError(f"{key} must be numbers from {first} to {last} or ranges ({first}-{last}), not '{entry}'.")
-        numbers.update(range(int(bounds[0]), int(bounds[1]) + 1))
-    if not numbers:
-        raise UserError(f"{key} must name at least one number from {first} to {last}.")
-    return sorted(numbers)
 
 
 def _raw_folder(store: Path, keep_raw: Path | None) -> tuple[Path, str]:

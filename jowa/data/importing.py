@@ -13,6 +13,7 @@ from pathlib import Path
 from omegaconf import MISSING
 from tqdm import tqdm
 
+from jowa.data.ranges import numbers
 from jowa.data.sources.jobs import Outcome, Task, carry_out
 from jowa.data.sources.local import SOURCES, Unit, Wish, find
 from jowa.errors import UserError
@@ -107,26 +108,10 @@ def _wish(config: ImportConfig) -> Wish:
         config.source,
         Path(config.path).expanduser(),
         None if games is None else tuple(games),
-        _numbers("runs", config.runs),
-        _numbers("checkpoints", config.checkpoints),
+        None if config.runs is None else numbers("runs", config.runs),
+        None if config.checkpoints is None else numbers("checkpoints", config.checkpoints),
         config.keep_stack_padding,
     )
-
-
-def _numbers(key: str, words: Sequence[str] | None) -> tuple[int, ...] | None:
-    """[0, 3-5] as (0, 3, 4, 5)."""
-    if words is None:
-        return None
-    numbers: set[int] = set()
-    for word in words:
-        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", str(word))
-        if not match:
-            raise UserError(f"{key} must hold numbers or ranges such as 1-5, not {word}.")
-        first, last = int(match[1]), int(match[2] or match[1])
-        numbers.update(range(first, last + 1))
-    if not numbers:
-        raise UserError(f"{key} must name at least one, or be null for all, not {list(words)}.")
-    return tuple(sorted(numbers))
 
 
 def _with_facts(unit: Unit, config: ImportConfig) -> Unit:

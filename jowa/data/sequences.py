@@ -37,6 +37,14 @@ class Windows:
     rows: NDArray[np.int64]
     valid: NDArray[np.bool_]
 
+    def real_steps_first(self) -> Windows:
+        """The same windows with their padding, wherever it was, behind their real steps."""
+        first = self.valid.argmax(1)
+        order = (first[:, None] + np.arange(self.valid.shape[1])) % self.valid.shape[1]
+        return Windows(
+            self.games, np.take_along_axis(self.rows, order, 1), np.take_along_axis(self.valid, order, 1)
+        )
+
 
 class SequenceIndex:
     """Windows of `length` agent steps over the chosen episodes, numbered game by game, episode by episode, in time.
@@ -109,6 +117,7 @@ class SequenceDataset:
         length: frames (agent steps) a sequence.
         stride: agent steps between the starts of two sequences.
         pad: on which side sequences reach beyond their episode (see `SequenceIndex`).
+        real_steps_first: move left padding behind the real steps, for a causal model whose positions start at 0.
         balance: how often training draws each game (see `Order`).
         selection: take only these episodes, as often as each is in it. The split is by episode all the same: one
             that is held out never trains, and the held-out ones are all of the store's, chosen or not.
@@ -133,6 +142,7 @@ class SequenceDataset:
         selection: Selection | None = None,
         codes: CodeCache | None = None,
         with_frames: bool | None = None,
+        real_steps_first: bool = False,
     ) -> None:
         self.store, self.split, self.length, self.stride = store, split, length, stride
         self.games = store.games if games is None else tuple(games)
@@ -140,6 +150,7 @@ class SequenceDataset:
         self._with_frames = codes is None if with_frames is None else with_frames
         self._tasks = np.array([task_id(game) for game in self.games], np.int64)
         self._balance = balance
+        self._real_steps_first = real_steps_first
         self.episodes = {game: _episodes(store, game, holdout, split, selection) for game in self.games}
         lengths = [store.tables[game].lengths[self.episodes[game]] for game in self.games]
         starts = [store.tables[game].starts[self.episodes[game]] for game in self.games]
@@ -167,6 +178,8 @@ class SequenceDataset:
     def batch(self, indices: NDArray[np.integer[Any]]) -> Batch:
         """Read the sequences with these numbers, (B,) in 0..len-1, into one batch on the CPU."""
         windows = self._index.locate(indices)
+        if self._real_steps_first:
+            windows = windows.real_steps_first()
         shape = windows.valid.shape
         frames = np.zeros((*shape, 1, *FRAME_SHAPE), np.uint8) if self._with_frames else None
         codes = None if self._codes is None else np.zeros((*shape, self._codes.tokens_per_frame), np.int32)
@@ -193,6 +206,8 @@ class SequenceDataset:
         for column in (actions, rewards, ends, codes):
             if column is not None:
                 column[~windows.valid] = 0
+        if not np.isfinite(rewards).all():
+            raise self._not_finite(windows, rewards)
         return Batch(
             frames=None if frames is None else torch.from_numpy(frames),
             codes=None if codes is None else torch.from_numpy(codes),
@@ -204,11 +219,34 @@ class SequenceDataset:
         )
 
 
+    def coordinates(self, indices: NDArray[np.integer[Any]]) -> list[dict[str, Any]]:
+        """Where sequences (B,) lie: game, episode (its name in the store) and its steps that are the first and last."""
+        windows = self._index.locate(indices)
+        places = []
+        for number, rows, valid in zip(windows.games, windows.rows, windows.valid, strict=True):
+            game = self.games[number]
+            table, real = self.store.tables[game], rows[valid]
+            episode = int(np.searchsorted(table.starts, real[0], side="right")) - 1
+            first, last = (int(row - table.starts[episode]) for row in (real[0], real[-1]))
+            name = self.store.episode_names(game)[episode]
+            places.append({"game": game, "episode": name, "first_step": first, "last_step": last})
+        return places
+
+    def _not_finite(self, windows: Windows, rewards: NDArray[np.float32]) -> UserError:
+        sequence, step = np.argwhere(~np.isfinite(rewards))[0]
+        game = self.games[windows.games[sequence]]
+        row = int(windows.rows[sequence, step])
+        return UserError(
+            f"{game} in {self.store.folder} has a reward that is {rewards[sequence, step]} (row {row}): check the data "
+            "with `python -m jowa.data.verify`, and record or import that part again."
+        )
+
+
 def _episodes(
     store: EpisodeStore, game: str, holdout: float, split: Split, selection: Selection | None
 ) -> NDArray[np.int64]:
     """The numbers of a game's episodes to cut sequences from: (n,) int64."""
-    in_split = select_episodes(game, len(store.tables[game]), holdout, split)
+    in_split = select_episodes(game, store.episode_names(game), holdout, split)
     if selection is None or split == "held_out":
         return in_split
     chosen = selection.games[game].episodes

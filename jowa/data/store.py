@@ -97,6 +97,10 @@ class EpisodeStore:
         """Rows (agent steps) the game has."""
         return sum(part.transitions for part in self._parts[game])
 
+    def episode_names(self, game: str) -> list[str]:
+        """<part>/<number in it> of each of the game's episodes: what stays the same when other parts come."""
+        return [f"{part.name}/{number}" for part in self._parts[game] for number in range(len(part.table))]
+
     def bytes(self, game: str) -> int:
         """Bytes the game takes on disk."""
         return sum(part.manifest.bytes for part in self._parts[game])

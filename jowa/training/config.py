@@ -14,9 +14,10 @@ class DataConfig:
     """Where the episodes are and how sequences are cut from them.
 
     selection: a file of `python -m jowa.data.select`, to train on no other episodes than its. stride: agent steps
-    between sequences. pad: the side on which sequences reach beyond their episode, right or left (then they end with
-    it). holdout: the fraction of each game's episodes never trained on. balance: proportional draws every sequence
-    equally often, balanced every game.
+    between sequences. pad: the side on which sequences reach beyond their episode: right, or left (then they end with
+    it); the model sees the real steps from position 0 on either way, as it does when it plays. holdout: the fraction
+    of each game's episodes never trained on. balance: proportional draws every sequence equally often, balanced every
+    game.
     """
 
     path: str = "data"
@@ -143,11 +144,6 @@ def check_data(config: DataConfig) -> None:
         raise UserError(f"data.holdout must lie in [0, 1), not {config.holdout}.")
     _one_of("data.balance", config.balance, BALANCES)
     _one_of("data.pad", config.pad, PADS)
-    if config.pad == "left":
-        raise UserError(
-            "data.pad=left can't be trained on: the model would attend to the padding before the real steps; set "
-            "data.pad=right."
-        )
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

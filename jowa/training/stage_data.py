@@ -46,6 +46,7 @@ def sequences(
         holdout=config.holdout,
         stride=config.stride,
         pad=config.pad,
+        real_steps_first=True,
         balance=config.balance,
         selection=selection,
         codes=codes,
