@@ -9,6 +9,7 @@ from jowa.models.tokenizer import Tokenizer, TokenizerConfig
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 from jowa.training.config import ObjectiveConfig
 from jowa.training.learner import Learner
+from jowa.training.parts import Part, frames_to_take, split
 
 TOKENIZER = TokenizerConfig(
     widths=(2, 2, 4), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), embedding_width=8, vocabulary=32,
@@ -34,6 +35,12 @@ def small_learner(objective: ObjectiveConfig | None = None, ranks: int = 1, **ch
     model = small_model(**changes)
     legal = (torch.arange(18) < 6).expand(60, -1).clone()
     return Learner(Tokenizer(TOKENIZER), model, objective or ObjectiveConfig(), legal, ranks=ranks)
+
+
+def one_part(batch: Batch, frames: int = 0, seed: int = 0) -> Part:
+    """The whole batch as one part, `frames` of its frames being the tokenizer's."""
+    lots = torch.rand(batch.valid.shape, generator=torch.Generator().manual_seed(seed))
+    return split(batch, lots, frames_to_take(frames, *batch.valid.shape), len(batch))[0]
 
 
 def padded_batch(lengths: list[int], codes: bool = False, seed: int = 0) -> Batch:

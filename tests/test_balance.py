@@ -17,10 +17,11 @@ from jowa.data.prefetch import Prefetch
 from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
-from jowa.training.config import DataConfig, TrainingConfig, check_data
+from jowa.training.config import DataConfig, StageConfig, TrainingConfig, check_data
 from jowa.training.distribution import Distribution
-from jowa.training.loop import Run, batches, step_seed
-from jowa.training.metrics import MetricsLog
+from jowa.training.parts import parts_of_steps, step_seed
+
+CPU = torch.device("cpu")
 
 COUNTS = st.dictionaries(st.sampled_from(["Pong", "Boxing", "Amidar", "Zaxxon"]), st.integers(1, 60), min_size=1)
 
@@ -176,20 +177,18 @@ def test_settings_that_cannot_be_trained_on(settings, words):
 
 
 @pytest.mark.parametrize("balance", ["proportional", "balanced"])
-def test_the_loop_takes_what_the_order_says_on_any_number_of_processes(uneven, tmp_path: Path, balance):
+def test_the_loop_takes_what_the_order_says_on_any_number_of_processes(uneven, balance):
     data = SequenceDataset(uneven, stride=4, balance=balance)
     config = TrainingConfig(batch_size=4)
     steps = range(3, 30)
 
     def taken(ranks: int) -> list[torch.Tensor]:
         """The frames of each step's sequences, all processes' shares one after the other."""
-        runs = [
-            Run(tmp_path, 5, config, Distribution(rank, ranks, torch.device("cpu")), MetricsLog(tmp_path, active=False),
-                {})
+        shares = [
+            parts_of_steps(data, steps, "stage1", StageConfig(), config, 5, Distribution(rank, ranks, CPU))
             for rank in range(ranks)
-        ]  # fmt: skip
-        shares = zip(*(batches(data, run, "stage1", steps) for run in runs), strict=True)
-        return [torch.cat([batch.frames for batch in share]) for share in shares]
+        ]
+        return [torch.cat([part.batch.frames for parts in step for part in parts]) for step in zip(*shares, strict=True)]
 
     order = data.order(step_seed(5, "stage1", 0))
     expected = [data.batch(order.batch(step, 4)).frames for step in steps]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
 from launch import launch
+from processes import CASES, LENGTHS, five_steps, free_port, in_double, process
 from safetensors.torch import load_file
+from small_learner import small_learner
 from tiny_store import pretrain_run
 from torch import Tensor, multiprocessing
-from two_processes import CASES, LENGTHS, free_port, one_step, process
 
 from jowa.errors import UserError
 from jowa.models.agent_files import WEIGHTS
@@ -22,58 +25,81 @@ from jowa.training.config import StageConfig, TrainingConfig, check_batch
 from jowa.training.distribution import Distribution
 
 ALONE = Distribution(0, 1, torch.device("cpu"))
-Results = dict[str, dict[str, Tensor]]
+Results = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Results]]:
-    """What each of two processes found, case by case."""
-    folder = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(process, (free_port(), folder), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+@pytest.fixture(scope="module", params=[2, 4])
+def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Results]]:
+    """What each of several processes found, case by case."""
+    folder = tmp_path_factory.mktemp("several")
+    multiprocessing.spawn(process, (request.param, free_port(), folder), nprocs=request.param)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 
 @cache
-def undivided(name: str) -> Results:
+def undivided(name: str, precision: str = "double") -> Results:
     """What one process finds on the whole batch at once; variants in micro-batches share it."""
     case = CASES[name.removesuffix(" in micro-batches")]
     with TemporaryDirectory() as folder:
-        return one_step(case, ALONE, Path(folder))
+        return (in_double if precision == "double" else five_steps)(case, ALONE, Path(folder))
 
 
 def assert_same(results: Results, expected: Results) -> None:
+    """All in double precision: equal but for the order of sums."""
     assert results["gradients"].keys() == expected["gradients"].keys()
-    size = torch.stack([gradient.norm() for gradient in expected["gradients"].values()]).norm()
+    size = norm(expected["gradients"].values())
     assert size > 0
     for name, gradient in expected["gradients"].items():
         difference = (results["gradients"][name] - gradient).norm()
         assert difference <= 1e-9 * gradient.norm() + 1e-12 * size, (name, float(difference), float(gradient.norm()))
-    for name, value in expected["metrics"].items():
-        assert results["metrics"][name].item() == pytest.approx(value.item(), rel=1e-9), name
+    for step, (ours, theirs) in enumerate(zip(results["metrics"], expected["metrics"], strict=True)):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-7, atol=1e-9, msg=f"{name} of step {step}")
+    for name, tensor in expected["weights"].items():
+        torch.testing.assert_close(results["weights"][name], tensor, rtol=1e-6, atol=1e-7, msg=name)
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    return float(torch.stack([tensor.norm() for tensor in tensors]).norm())
+
+
+TRAINED = {
+    "stage 1": {"tokenizer", "model.trunk", "model.reward_head"},
+    "stage 2": {"model.q_networks", "model.trunk", "model.reward_head"},
+    "stage 2, tokenizer too": {"tokenizer", "model.q_networks", "model.trunk", "model.reward_head"},
+    "Q alone, apart from the trunk": {"model.q_networks"},
+    "Q alone": {"model.q_networks", "model.trunk"},
+}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_gradients_equal_one_process_on_the_joined_batch(
-    both: list[dict[str, Results]], name: str
-) -> None:
-    assert sum(LENGTHS[:13]) == 100 and sum(LENGTHS[13:]) == 3
+def test_several_processes_train_as_one_on_the_joined_batch(several: list[dict[str, Results]], name: str) -> None:
+    assert [sum(LENGTHS[start : start + 7]) for start in range(0, 28, 7)] == [56, 44, 3, 0]
     expected = undivided(name)
-    trained = {part for part in ("tokenizer", "model.q_networks", "model.trunk", "model.reward_head")
-               if any(key.startswith(part) for key in expected["gradients"])}  # fmt: skip
-    wanted = {
-        "stage 1": {"tokenizer", "model.trunk", "model.reward_head"},
-        "stage 2": {"model.q_networks", "model.trunk", "model.reward_head"},
-        "Q apart from the trunk": {"model.q_networks"},
-        "Q alone": {"model.q_networks", "model.trunk"},
-    }
-    assert trained == wanted.get(name, trained)
-    for results in both:
-        assert_same(results[name], expected)
+    parts = ("tokenizer", "model.q_networks", "model.trunk", "model.reward_head")
+    trained = {part for part in parts if any(key.startswith(part) for key in expected["gradients"])}
+    assert trained == TRAINED.get(name, trained)
+    for results in several:
+        assert_same(results[name]["double"], expected)
 
 
-@pytest.mark.parametrize(("name", "micro_batch"), [("stage 1", 2), ("stage 2", 1), ("stage 2", 13)])
+@pytest.mark.parametrize("name", CASES)
+def test_in_single_precision_losses_and_weights_agree_too(several: list[dict[str, Results]], name: str) -> None:
+    expected, start = undivided(name, "single"), small_learner(**CASES[name].model).state_dict()
+    moved = norm(tensor - start[key] for key, tensor in expected["weights"].items())
+    for results in several:
+        ours = results[name]["single"]
+        for metrics, theirs in zip(ours["metrics"], expected["metrics"], strict=True):
+            for key in (key for key in theirs if key.startswith("loss/")):
+                assert metrics[key].item() == pytest.approx(theirs[key].item(), rel=1e-4, abs=1e-5), key
+        off = norm(ours["weights"][key] - tensor for key, tensor in expected["weights"].items())
+        assert off < 0.01 * moved, (off, moved)
+
+
+@pytest.mark.parametrize(("name", "micro_batch"), [("stage 1", 2), ("stage 2", 1), ("scalar", 14)])
 def test_micro_batches_equal_the_whole_batch(name: str, micro_batch: int, tmp_path: Path) -> None:
-    assert_same(one_step(replace(CASES[name], micro_batch=micro_batch), ALONE, tmp_path), undivided(name))
+    assert_same(in_double(replace(CASES[name], micro_batch=micro_batch), ALONE, tmp_path), undivided(name))
 
 
 EXACT = ["model.q_dropout=0", "stage1.tokenizer_frames=32", "training.checkpoint_every=4"]

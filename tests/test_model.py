@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_learner import MODEL, TOKENIZER, padded_batch, small_learner, small_model
+from small_learner import MODEL, TOKENIZER, one_part, padded_batch, small_learner, small_model
 from tiny_store import states_equal
 from torch import Tensor, nn
 
@@ -16,7 +16,6 @@ from jowa.models.tokenizer import Tokenizer, TokenizerConfig, check_tokenizer, n
 from jowa.models.world_action_model import BLOCK_TOKENS, ModelConfig, WorldActionModel, check_model
 from jowa.pretrain import PretrainConfig
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
-from jowa.training.learner import Part, draw_frames
 from jowa.training.optimization import Optimizers, decay_groups
 from jowa.training.run_plan import count
 
@@ -131,7 +130,7 @@ def test_target_copy_is_hard_and_untrained() -> None:
     optimizers = Optimizers(learner, stage, TrainingConfig())
     before = {name: tensor.clone() for name, tensor in model.q_target.state_dict().items()}
     gradients_of(learner)
-    optimizers.step(0)
+    optimizers.step(0, torch.zeros(()))
     assert states_equal(model.q_target.state_dict(), before)
     assert not states_equal(model.q_networks.state_dict(), before)
     for parameter in model.q_target.parameters():
@@ -141,7 +140,7 @@ def test_target_copy_is_hard_and_untrained() -> None:
 def gradients_of(learner) -> dict[str, Tensor]:
     learner.zero_grad()
     batch = padded_batch([8, 5], codes=True)
-    part = Part(batch, *draw_frames(batch, 0, torch.Generator()))
+    part = one_part(batch)
     learner(part, learner.counts(part))[0].backward()
     return {name: parameter.grad for name, parameter in learner.named_parameters() if parameter.grad is not None}
 

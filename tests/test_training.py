@@ -21,8 +21,8 @@ from jowa.errors import UserError
 from jowa.models.agent_files import WEIGHTS, load_agent, tokenizer_hash
 from jowa.training import loop
 from jowa.training.checkpoint import Place, latest_checkpoint, list_checkpoints, save_checkpoint
+from jowa.training.finite import FiniteGuard
 from jowa.training.metrics import MetricsLog
-from jowa.training.optimization import Optimizers
 from jowa.training.run_folder import CONFIG
 
 
@@ -228,16 +228,16 @@ def test_damaged_optimiser_state_is_one_sentence(tiny_data: Path, tmp_path: Path
 def test_a_failing_run_keeps_its_last_checkpoint(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Optimizers.step
+    watch = FiniteGuard.watch
 
-    def fail_at_three(self: Optimizers, step: int) -> dict[str, Tensor]:
-        if step == 3:
-            raise FloatingPointError("a gradient is not finite")
-        return take(self, step)
+    def fail_at_three(self: FiniteGuard, step: int, losses: dict[str, Tensor], norms: dict[str, Tensor]) -> Tensor:
+        return watch(self, step, losses | ({"loss/end": torch.tensor(torch.nan)} if step == 3 else {}), norms)
 
-    monkeypatch.setattr(Optimizers, "step", fail_at_three)
-    with pytest.raises(UserError, match="step 3 of stage1"):
+    monkeypatch.setattr(FiniteGuard, "watch", fail_at_three)
+    with pytest.raises(UserError, match=r"step 4 of stage1: loss/end not finite.*not-finite-stage1-00000004\.json"):
         pretrain_run(tiny_data, tmp_path / "run")
+    places = json.loads((tmp_path / "run" / "not-finite-stage1-00000004.json").read_text())["sequences"]
+    assert len(places) == 4 and places[0].keys() == {"game", "episode", "first_step", "last_step"}
     assert latest_checkpoint(tmp_path / "run").name == "stage1-00000002"
 
 

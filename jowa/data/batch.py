@@ -52,6 +52,10 @@ class Batch:
         moved = self._map(lambda part: part.to(device, non_blocking=non_blocking))
         return moved if moved.codes is None else dataclasses.replace(moved, codes=moved.codes.long())
 
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU can copy from while it works."""
+        return self._map(Tensor.pin_memory)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}

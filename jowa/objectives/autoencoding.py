@@ -10,18 +10,18 @@ COMMITMENT = 1.0
 def autoencoding_losses(
     x: Tensor, reconstruction: Tensor, latents: Tensor, nearest: Tensor, weight: Tensor
 ) -> dict[str, Tensor]:
-    """Sums over frames of each frame's mean; divide by the sum of `weight`.
+    """Each frame's means, (N,); divide their sums by the sum of `weight`.
 
     x, reconstruction (N, 1, 84, 84) in [−1, 1]; latents, nearest (N, C, 6, 6); weight (N,): 0 leaves a frame out.
     """
 
-    def total(values: Tensor) -> Tensor:
-        return (values.float().flatten(1).mean(1) * weight).sum()
+    def mean(values: Tensor) -> Tensor:
+        return values.float().flatten(1).mean(1) * weight
 
-    codebook = total((latents.detach() - nearest).square())
-    commitment = total((latents - nearest.detach()).square())
+    codebook = mean((latents.detach() - nearest).square())
+    commitment = mean((latents - nearest.detach()).square())
     return {
-        "reconstruction": total((x - reconstruction).abs()),
-        "squared_error": total((x - reconstruction).square()),
+        "reconstruction": mean((x - reconstruction).abs()),
+        "squared_error": mean((x - reconstruction).square()),
         "quantisation": codebook + COMMITMENT * commitment,
     }

@@ -8,17 +8,18 @@ from jowa.objectives.temporal_difference import take_action
 
 
 def conservative_losses(q: Tensor, actions: Tensor, valid: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Sums of the two means whose difference is the penalty; divide each by its count in `conservative_counts`.
+    """Each sequence's sums, (B,), of the two means whose difference is the penalty; divide by `conservative_counts`.
 
     q (B, L, A) expected Q of all actions; actions, valid (B, L); real (B,) bool: whose actions count as data. CQL takes
     every sequence as real; COMBO leaves the imagined ones out.
     """
     taken = take_action(q[..., None], actions)[..., 0]
     return {
-        "conservative_all": (q.logsumexp(-1) * valid).sum(),
-        "conservative_data": -(taken * (valid & real[:, None])).sum(),
+        "conservative_all": (q.logsumexp(-1) * valid).sum(1),
+        "conservative_data": -(taken * (valid & real[:, None])).sum(1),
     }
 
 
 def conservative_counts(valid: Tensor, real: Tensor) -> dict[str, Tensor]:
-    return {"conservative_all": valid.sum(), "conservative_data": (valid & real[:, None]).sum()}
+    """How many steps each of `conservative_losses` sums over, (B,)."""
+    return {"conservative_all": valid.sum(1), "conservative_data": (valid & real[:, None]).sum(1)}

@@ -17,9 +17,9 @@ def td_masks(ends: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def td_count(ends: Tensor, valid: Tensor) -> Tensor:
-    """How many steps the TD losses sum over."""
+    """How many steps the TD losses sum over in each sequence, (B,)."""
     follows, terminal = td_masks(ends, valid)
-    return (follows | terminal).sum()
+    return (follows | terminal).sum(1)
 
 
 def c51_loss(
@@ -34,7 +34,7 @@ def c51_loss(
     gamma: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Sum over steps of the cross-entropy to the projected target distribution; divide by `td_count`.
+    """Each sequence's sum over steps, (B,), of the cross-entropy to the projected target; divide by `td_count`.
 
     logits, target_logits (E, B, L, A, Z); actions, rewards (signs), ends, valid (B, L); legal (B, A) bool;
     support (Z,); weights (E,): one convex combination for the random ensemble mixture.
@@ -49,7 +49,7 @@ def c51_loss(
         discount = gamma * follows.to(rewards.dtype)
         projected = project(following, rewards.sign(), discount, support)
     losses = -(projected * (prediction + 1e-8).log()).sum(-1)
-    return (losses * (follows | terminal)).sum()
+    return (losses * (follows | terminal)).sum(1)
 
 
 def mse_loss(
@@ -63,7 +63,10 @@ def mse_loss(
     gamma: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Sum over steps of half the squared TD error; values, target_values (E, B, L, A), the rest as in `c51_loss`."""
+    """Each sequence's sum over steps of half the squared TD error, (B,).
+
+    values, target_values (E, B, L, A); the rest as in `c51_loss`.
+    """
     follows, terminal = td_masks(ends, valid)
     prediction = take_action(ensemble_mean(values.float(), weights)[..., None], actions)[..., 0]
     with torch.no_grad():
@@ -71,7 +74,7 @@ def mse_loss(
         best = greedy_action(target, legal)
         following = next_step(take_action(target[..., None], best))[..., 0]
         goal = rewards.sign() + gamma * follows * following
-    return (0.5 * (prediction - goal).square() * (follows | terminal)).sum()
+    return (0.5 * (prediction - goal).square() * (follows | terminal)).sum(1)
 
 
 def take_action(values: Tensor, actions: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ def observation_targets(codes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """logits (..., C), labels and mask (...) → the sum of −log p(label) where mask is True."""
+    """logits (B, ..., C), labels and mask (B, ...) → (B,): each sequence's sum of −log p(label) where mask is True."""
     losses = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
-    return (losses * mask.flatten()).sum()
+    return (losses.view(mask.shape) * mask).flatten(1).sum(1)
 
 
 def reward_classes(rewards: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def reward_classes(rewards: Tensor) -> Tensor:
 def world_losses(
     observation: Tensor, reward: Tensor, end: Tensor, codes: Tensor, rewards: Tensor, ends: Tensor, valid: Tensor
 ) -> dict[str, Tensor]:
-    """Sums over valid places of the three cross-entropies; divide by `world_counts`.
+    """Each sequence's sums over valid places of the three cross-entropies, (B,); divide by `world_counts`.
 
     observation (B, L, K, V), reward (B, L, 3), end (B, L, 2) logits; codes (B, L, K); rewards, ends, valid (B, L).
     """
@@ -47,7 +47,7 @@ def world_losses(
 
 
 def world_counts(valid: Tensor, tokens_per_frame: int) -> dict[str, Tensor]:
-    """How many labels each of `world_losses` sums over; valid (B, L)."""
-    steps = valid.sum()
-    first_codes = valid[:, 1:].sum()
+    """How many labels each of `world_losses` sums over, (B,); valid (B, L)."""
+    steps = valid.sum(1)
+    first_codes = valid[:, 1:].sum(1)
     return {"observation": steps * (tokens_per_frame - 1) + first_codes, "reward": steps, "end": steps}

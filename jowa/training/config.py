@@ -71,7 +71,11 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the loop runs. Steps count optimiser steps; batch_size counts sequences of 8 frames over all processes."""
+    """How the loop runs. Steps count optimiser steps; batch_size counts sequences of 8 frames over all processes.
+
+    micro_batch: sequences a process works on at once, its whole share if null; it changes memory, not results.
+    precision: bf16, fp32 or auto (bf16 on a GPU). compile: whether to compile the model; null does on a GPU.
+    """
 
     batch_size: int = 512
     micro_batch: int | None = None
@@ -79,6 +83,7 @@ class TrainingConfig:
     gradient_clip: float = 1.0
     target_every: int = 1000
     precision: str = "auto"
+    compile: bool | None = None
     device: str = "auto"
     threads: int | None = None
     log_every: int = 50

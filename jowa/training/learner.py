@@ -1,8 +1,6 @@
-"""Everything that is trained, behind one forward(batch) → loss, metrics."""
+"""Everything that is trained, behind one forward(part) → loss, metrics."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +14,14 @@ from jowa.objectives.conservative import conservative_counts, conservative_losse
 from jowa.objectives.temporal_difference import c51_loss, mse_loss, td_count
 from jowa.objectives.world import world_counts, world_losses
 from jowa.training.config import ObjectiveConfig, StageConfig
+from jowa.training.parts import Part
+from jowa.training.tallies import by_game, code_tallies, q_tallies, world_tallies
 
-
-class Part(NamedTuple):
-    """What one forward call works on.
-
-    frame_index (F,) int64 chooses the tokenizer's frames among the batch's B·L, frame_weight (F,) is 0 for padding;
-    both are empty when the tokenizer is frozen.
-    """
-
-    batch: Batch
-    frame_index: Tensor
-    frame_weight: Tensor
+Tensors = dict[str, Tensor]
+TALLY = "tally/"
+"""Metrics of this prefix are tallies, all others shares of a step's value."""
+FRAME_LOSSES = ("reconstruction", "squared_error", "quantisation", "perceptual")
+"""The losses that are counted by frame, the others are by sequence."""
 
 
 class Learner(nn.Module):
@@ -59,7 +53,7 @@ class Learner(nn.Module):
         self.register_buffer("legal", legal, persistent=False)
 
     def begin(self, stage: StageConfig) -> None:
-        """Freeze and thaw for a stage; the target copy starts equal to the Q networks."""
+        """Freeze and thaw for a stage."""
         self.stage = stage
         self.tokenizer.requires_grad_(stage.trains_tokenizer)
         # What no loss reaches must be frozen: processes would wait for its gradients for ever.
@@ -76,62 +70,83 @@ class Learner(nn.Module):
             self.perceptual.eval()
         return self
 
-    def counts(self, part: Part) -> dict[str, Tensor]:
-        """How many places each loss of this part sums over."""
-        batch = part.batch
-        counts = dict(world_counts(batch.valid, TOKENS_PER_FRAME))
-        if self.stage.trains_q:
-            counts["td"] = td_count(batch.ends, batch.valid)
-            counts |= conservative_counts(batch.valid, self._real(batch))
-        if self.stage.trains_tokenizer:
-            counts["frames"] = part.frame_weight.sum()
-        return {name: count.float() for name, count in counts.items()}
+    def loss_weights(self) -> dict[str, float]:
+        """The losses of the present stage and their weights."""
+        stage, weights = self.stage, {}
+        if stage.trains_tokenizer:
+            weights = dict.fromkeys(FRAME_LOSSES, 1.0) | {"squared_error": self.tokenizer.config.squared_weight}
+            if self.perceptual is None:
+                del weights["perceptual"]
+        if stage.world_weight > 0:
+            weights |= dict.fromkeys(("observation", "reward", "end"), stage.world_weight)
+        if stage.trains_q:
+            weights["td"] = stage.td_weight
+            if self.objective.conservative != "none" and stage.conservative_weight > 0:
+                weights |= dict.fromkeys(("conservative_all", "conservative_data"), stage.conservative_weight)
+        return weights
 
-    def forward(
-        self, part: Part, counts: dict[str, Tensor], mixture: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def places(self, part: Part) -> Tensors:
+        """How many places each loss sums over: (B,) by sequence, or (F,) by frame for the tokenizer's losses."""
+        batch = part.batch
+        places = dict(world_counts(batch.valid, TOKENS_PER_FRAME))
+        places["td"] = td_count(batch.ends, batch.valid)
+        places |= conservative_counts(batch.valid, self._real(batch))
+        return {name: places.get(name, part.frame_weight).float() for name in self.loss_weights()}
+
+    def counts(self, part: Part) -> Tensors:
+        """The sums of `places`."""
+        return {name: places.sum() for name, places in self.places(part).items()}
+
+    def forward(self, part: Part, counts: Tensors, mixture: Tensor | None = None) -> tuple[Tensor, Tensors]:
         """This part's share of the loss, and its share of every metric (they add up over parts and processes).
 
         counts: sums of `counts` over all parts and processes. mixture (E,): the random ensemble mixture's weights.
         """
-        losses, weights = {}, {}
-        if self.stage.trains_tokenizer:
-            for name, (total, weight) in self._tokenizer_losses(part).items():
-                losses[name], weights[name] = total / counts["frames"].clamp(min=1), weight
-        for name, (total, weight) in self._model_losses(part.batch, mixture).items():
-            losses[name], weights[name] = total / counts[name].clamp(min=1), weight
+        sums, tallies = self._sums(part, mixture)
+        weights, places = self.loss_weights(), self.places(part)
+        losses = {name: sums[name].sum() / counts[name].clamp(min=1) for name in weights}
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        frame_tasks = part.batch.tasks[part.frame_index // part.batch.valid.shape[1]]
+        for name, values in sums.items():
+            tasks = frame_tasks if name in FRAME_LOSSES else part.batch.tasks
+            tallies |= {f"losses/{name}": by_game(values, tasks), f"places/{name}": by_game(places[name], tasks)}
         metrics = {f"loss/{name}": value.detach() for name, value in losses.items()}
-        return loss * self.ranks, metrics | {"loss/total": loss.detach()}
+        metrics |= {"loss/total": loss.detach()}
+        return loss * self.ranks, metrics | {f"{TALLY}{name}": value for name, value in tallies.items()}
 
-    def _tokenizer_losses(self, part: Part) -> dict[str, tuple[Tensor, float]]:
+    def _sums(self, part: Part, mixture: Tensor | None) -> tuple[Tensors, Tensors]:
+        """Every loss by sequence (B,) or frame (F,), and the tallies."""
+        stage, model, batch = self.stage, self.model, part.batch
+        losses = self._tokenizer_losses(part) if stage.trains_tokenizer else {}
+        codes = self.codes(batch)
+        tallies = code_tallies(codes, batch.valid, model.vocabulary)
+        hidden = model.hidden(codes, batch.actions, batch.tasks)
+        if stage.world_weight > 0:
+            heads = (
+                model.observation_logits(hidden.observation),
+                model.reward_logits(hidden.action),
+                model.end_logits(hidden.action),
+            )
+            labels = codes, batch.rewards, batch.ends, batch.valid
+            losses |= world_losses(*heads, *labels)
+            tallies |= world_tallies(*heads, *labels)
+        if stage.trains_q:
+            q_losses, q = self._q_losses(hidden.last_code, batch, mixture)
+            losses |= q_losses
+            tallies |= q_tallies(q, batch.actions, batch.valid, batch.tasks, self.legal[batch.tasks])
+        return losses, tallies
+
+    def _tokenizer_losses(self, part: Part) -> Tensors:
         frames = part.batch.frames
         assert frames is not None, "training the tokenizer needs frames"
         x, reconstruction, quantised = self.tokenizer(frames.flatten(0, 1)[part.frame_index])
         losses = autoencoding_losses(x, reconstruction, quantised.latents, quantised.nearest, part.frame_weight)
         if self.perceptual is not None:
-            losses["perceptual"] = (self.perceptual(x, reconstruction) * part.frame_weight).sum()
-        weights = {"squared_error": self.tokenizer.config.squared_weight}
-        return {name: (total, weights.get(name, 1.0)) for name, total in losses.items()}
-
-    def _model_losses(self, batch: Batch, mixture: Tensor | None) -> dict[str, tuple[Tensor, float]]:
-        stage, model = self.stage, self.model
-        codes = self.codes(batch)
-        hidden = model.hidden(codes, batch.actions, batch.tasks)
-        losses: dict[str, tuple[Tensor, float]] = {}
-        if stage.world_weight > 0:
-            world = world_losses(
-                model.observation_logits(hidden.observation),
-                model.reward_logits(hidden.action),
-                model.end_logits(hidden.action),
-                codes, batch.rewards, batch.ends, batch.valid,
-            )  # fmt: skip
-            losses |= {name: (total, stage.world_weight) for name, total in world.items()}
-        if stage.trains_q:
-            losses |= self._q_losses(hidden.last_code, batch, mixture)
+            losses["perceptual"] = self.perceptual(x, reconstruction) * part.frame_weight
         return losses
 
-    def _q_losses(self, h: Tensor, batch: Batch, mixture: Tensor | None) -> dict[str, tuple[Tensor, float]]:
+    def _q_losses(self, h: Tensor, batch: Batch, mixture: Tensor | None) -> tuple[Tensors, Tensor]:
+        """The Q losses by sequence, and expected Q (B, L, A)."""
         model = self.model
         logits = model.q_logits(h if self.objective.q_shapes_backbone else h.detach())
         target = model.q_target_logits(h.detach())
@@ -141,19 +156,18 @@ class Learner(nn.Module):
 
     def _q_objectives(
         self, logits: Tensor, target: Tensor, batch: Batch, mixture: Tensor | None
-    ) -> dict[str, tuple[Tensor, float]]:
-        stage, model = self.stage, self.model
+    ) -> tuple[Tensors, Tensor]:
+        model = self.model
         steps = batch.actions, batch.rewards, batch.ends, batch.valid, self.legal[batch.tasks]
         if model.config.q_loss == "c51":
             td = c51_loss(logits, target, *steps, model.support, self.objective.gamma, mixture)
         else:
             td = mse_loss(logits[..., 0], target[..., 0], *steps, self.objective.gamma, mixture)
-        losses = {"td": (td, stage.td_weight)}
-        if self.objective.conservative != "none" and stage.conservative_weight > 0:
-            expected = model.expected_q(logits, mixture)
-            penalty = conservative_losses(expected, batch.actions, batch.valid, self._real(batch))
-            losses |= {name: (total, stage.conservative_weight) for name, total in penalty.items()}
-        return losses
+        losses = {"td": td}
+        expected = model.expected_q(logits, mixture)
+        if "conservative_all" in self.loss_weights():
+            losses |= conservative_losses(expected, batch.actions, batch.valid, self._real(batch))
+        return losses, expected
 
     def codes(self, batch: Batch) -> Tensor:
         """The batch's codes (B, L, 36), from its frames where it carries none."""
@@ -166,14 +180,3 @@ class Learner(nn.Module):
         if self.objective.conservative == "combo" and batch.imagined is not None:
             return ~batch.imagined
         return torch.ones_like(batch.tasks, dtype=torch.bool)
-
-
-def draw_frames(batch: Batch, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Choose `frames` of the batch's B·L frames at random without repeats, real ones before padding.
-
-    Returns index (F,) int64 and weight (F,), 0 for padding; the shapes depend on sizes alone.
-    """
-    valid = batch.valid.flatten()
-    lots = torch.rand(valid.shape, generator=generator).to(valid.device) + (~valid) * 2.0
-    index = lots.topk(min(frames, valid.numel()), largest=False).indices
-    return index, valid[index].float()

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from jowa.data.batch import Batch
-from jowa.data.order import rank_slice
 from jowa.data.prefetch import Prefetch
 from jowa.data.sequences import SequenceDataset
 from jowa.errors import UserError
-from jowa.models.world_action_model import BLOCK_TOKENS, BLOCKS
+from jowa.files import write_json
 from jowa.training.checkpoint import Place, load_optimizers, save_checkpoint
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
-from jowa.training.learner import Learner, Part, draw_frames
+from jowa.training.finite import Failure, FiniteGuard
+from jowa.training.learner import Learner
+from jowa.training.meter import Meter
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
+from jowa.training.parts import Part, parts_of_steps, step_seed
+from jowa.training.speed import workload
 
 Hook = Callable[[str, int], dict[str, float]]
-"""Called on every process with (stage, steps done) at validation or picture time; returns metrics to log."""
+"""Called on every process with (stage, steps done); returns metrics to log."""
+
+
+class Regularly(NamedTuple):
+    """A hook and how often it is called; at a stage's end it always is."""
+
+    hook: Hook
+    every: int
 
 
 @dataclass(frozen=True)
@@ -51,59 +58,75 @@ def train_stage(
     data: SequenceDataset,
     resume_from: Path | None = None,
     first_step: int = 0,
-    validate: Hook | None = None,
-    picture: Hook | None = None,
+    hooks: Sequence[Regularly] = (),
 ) -> None:
     """Run one stage from `first_step` to its end, leaving a checkpoint at the end and every checkpoint_every steps.
 
     Step s draws its data and random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
+    Raises UserError, with the weights as they were before, when a loss or a gradient isn't finite.
     """
     config, distribution = run.config, run.distribution
     learner.begin(stage)
     learner.train()
+    if compiles(config, distribution):
+        learner.compile(dynamic=False)
     wrapped = distribution.wrap(learner)
     optimizers = Optimizers(learner, stage, config)
     if resume_from is not None:
         load_optimizers(resume_from, optimizers)
     else:
         learner.model.synchronise_target()
-    meter = Meter(distribution, config.batch_size)
+    guard = FiniteGuard(distribution)
+    meter = Meter(distribution, workload(learner.model, stage, config.batch_size, distribution.device))
     steps = range(first_step, stage.steps)
-    with Prefetch(batches(data, run, name, steps)) as prefetched, progress(run, name, first_step, stage.steps) as bar:
-        for step, batch in zip(steps, prefetched, strict=True):
-            metrics = train_step(run, name, step, wrapped, optimizers, batch.to(distribution.device, non_blocking=True))
-            done = step + 1
+    parts_ahead = parts_of_steps(data, steps, name, stage, config, run.seed, distribution)
+    with Prefetch(parts_ahead) as prefetched, progress(run, name, first_step, stage.steps) as bar:
+        for step in steps:
+            with meter.waiting():
+                parts = next(prefetched)
+            meter.add(*train_step(run, name, step, wrapped, optimizers, guard, parts))
+            done, last = step + 1, step + 1 == stage.steps
+            logs, checkpoints = (last or done % every == 0 for every in (config.log_every, config.checkpoint_every))
+            hooks_due = [hook for hook, every in hooks if last or done % every == 0]
+            # Reading the device's verdict costs a wait, on a CPU nothing.
+            if logs or checkpoints or hooks_due or distribution.device.type == "cpu":
+                stop_unless_finite(run, name, guard.failure(), data)
             if done % config.target_every == 0:
                 learner.model.synchronise_target()
-            meter.add(metrics)
-            if done % config.log_every == 0 or done == stage.steps:
+            if logs:
                 values = meter.read()
                 run.log.write(name, done, values)
                 bar.set_postfix(postfix(values))
             bar.update()
-            for hook, every in ((validate, config.validate_every), (picture, config.picture_every)):
-                if hook is not None and (done % every == 0 or done == stage.steps):
-                    if values := hook(name, done):
-                        run.log.write(name, done, values)
-                    learner.train()
-                    meter.restart_clock()
-            if distribution.is_main and (done % config.checkpoint_every == 0 or done == stage.steps):
+            for hook in hooks_due:
+                if values := hook(name, done):
+                    run.log.write(name, done, values)
+                learner.train()
+                meter.restart_clock()
+            if distribution.is_main and checkpoints:
                 save_checkpoint(run.folder, Place(name, done), learner, optimizers, run.facts, config.keep_checkpoints)
 
 
 def train_step(
-    run: Run, name: str, step: int, wrapped: torch.nn.Module, optimizers: Optimizers, batch: Batch
-) -> dict[str, Tensor]:
-    """One optimiser step; returns this process's share of every metric.
+    run: Run,
+    name: str,
+    step: int,
+    wrapped: torch.nn.Module,
+    optimizers: Optimizers,
+    guard: FiniteGuard,
+    parts: Sequence[Part],
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """One optimiser step; returns this process's share of every metric, and the learning rates.
 
-    Raises UserError, before any weight changes, when the loss or a gradient isn't finite.
+    No weight changes once `guard` has seen something that isn't finite. Nothing here waits for the device.
     """
     distribution = run.distribution
     learner = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
     assert isinstance(learner, Learner)
     seed = step_seed(run.seed, name, step)
+    # Dropout differs between processes, which have different sequences.
     torch.manual_seed(seed + distribution.rank)
-    parts = split(batch, run.config, learner.stage, distribution.ranks, seed + distribution.rank)
+    parts = [part.to(distribution.device) for part in parts]
     counts = total_counts(learner, parts, distribution)
     mixture = draw_mixture(learner, seed)
     optimizers.zero_grad()
@@ -115,38 +138,13 @@ def train_step(
             loss, shares = wrapped(part, counts, mixture)
         loss.backward()
         metrics = {key: metrics[key] + value if metrics else value for key, value in shares.items()}
-    try:
-        norms = optimizers.step(step)
-    except FloatingPointError as error:
-        raise UserError(
-            f"Training stopped at step {step} of {name}: {error}. No weight was changed; lower the stage's "
-            f"learning_rate or set training.precision=fp32, and go on from the last checkpoint with resume=true."
-        ) from error
-    return metrics | {key: norm.detach() / distribution.ranks for key, norm in norms.items()}
+    norms = optimizers.clip_gradients()
+    losses = {key: value for key, value in metrics.items() if key.startswith("loss/")}
+    rates = optimizers.step(step, skip=guard.watch(step, losses, norms))
+    return metrics | {key: norm.detach() / distribution.ranks for key, norm in norms.items()}, rates
 
 
-def batches(data: SequenceDataset, run: Run, name: str, steps: range) -> Iterator[Batch]:
-    """This process's slice of each step's global batch."""
-    config, distribution = run.config, run.distribution
-    share = rank_slice(config.batch_size, distribution.rank, distribution.ranks)
-    order = data.order(step_seed(run.seed, name, 0))
-    for step in steps:
-        yield data.batch(order.batch(step, config.batch_size)[share])
-
-
-def split(batch: Batch, config: TrainingConfig, stage: StageConfig, ranks: int, seed: int) -> list[Part]:
-    """Micro-batches, each with its share of the tokenizer's frames."""
-    size = config.micro_batch or len(batch)
-    generator = torch.Generator().manual_seed(seed)
-    frames = stage.tokenizer_frames * size // config.batch_size
-    parts = []
-    for start in range(0, len(batch), size):
-        micro = batch[start : start + size]
-        parts.append(Part(micro, *draw_frames(micro, frames, generator)))
-    return parts
-
-
-def total_counts(learner: Learner, parts: list[Part], distribution: Distribution) -> dict[str, Tensor]:
+def total_counts(learner: Learner, parts: Sequence[Part], distribution: Distribution) -> dict[str, Tensor]:
     """How many places every loss sums over, over all micro-batches and processes: one small all-reduce."""
     counts = [learner.counts(part) for part in parts]
     stacked = torch.stack([torch.stack(list(part.values())) for part in counts]).sum(0)
@@ -158,49 +156,34 @@ def draw_mixture(learner: Learner, seed: int) -> Tensor | None:
     if not learner.objective.random_ensemble_mixture:
         return None
     lots = torch.rand(learner.model.config.q_networks, generator=torch.Generator().manual_seed(seed))
-    return (lots / lots.sum()).to(learner.legal.device)
+    return (lots / lots.sum()).to(learner.legal.device, non_blocking=True)
 
 
-def step_seed(seed: int, name: str, step: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{name}/{step}".encode()).digest()
-    return int.from_bytes(digest[:6], "little")
+def stop_unless_finite(run: Run, name: str, failure: Failure | None, data: SequenceDataset) -> None:
+    """Raise UserError for a step that wasn't finite, after writing down where its sequences lie."""
+    if failure is None:
+        return
+    path = run.folder / f"not-finite-{name}-{failure.step + 1:08d}.json"
+    if run.distribution.is_main:
+        batch = data.order(step_seed(run.seed, name, 0)).batch(failure.step, run.config.batch_size)
+        facts = {"stage": name, "step": failure.step, "seed": run.seed, "not_finite": failure.names}
+        write_json(path, facts | {"sequences": data.coordinates(batch)})
+    raise UserError(
+        f"Training stopped in step {failure.step + 1} of {name}: {', '.join(failure.names)} not finite. No weight was "
+        f"changed by it; {path} says which sequences the step had. Lower the stage's learning_rate or set "
+        f"training.precision=fp32 in a new run, or look at these data."
+    )
+
+
+def compiles(config: TrainingConfig, distribution: Distribution) -> bool:
+    """Whether the learner is compiled: as the configuration says, and if it doesn't, on a GPU."""
+    return distribution.device.type == "cuda" if config.compile is None else config.compile
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """bfloat16 where asked; 'auto' means on a GPU."""
     enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-class Meter:
-    """Means of the metrics since the last reading; nothing leaves the device in between."""
-
-    def __init__(self, distribution: Distribution, batch_size: int) -> None:
-        self.distribution = distribution
-        self.batch_size = batch_size
-        self.total: dict[str, Tensor] = {}
-        self.steps = self.timed_steps = 0
-        self.restart_clock()
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        self.total = {key: self.total.get(key, 0) + value for key, value in metrics.items()}
-        self.steps += 1
-        self.timed_steps += 1
-
-    def restart_clock(self) -> None:
-        self.started, self.timed_steps = time.perf_counter(), 0
-
-    def read(self) -> dict[str, float]:
-        """Means over steps, summed over processes, and the throughput of all processes together."""
-        stacked = self.distribution.sum(torch.stack([value.float() for value in self.total.values()])) / self.steps
-        values = dict(zip(self.total, stacked.tolist(), strict=True))
-        seconds = max(time.perf_counter() - self.started, 1e-9)
-        sequences = self.timed_steps * self.batch_size / seconds
-        values["speed/sequences_per_second"] = sequences
-        values["speed/tokens_per_second"] = sequences * BLOCKS * BLOCK_TOKENS
-        self.total, self.steps = {}, 0
-        self.restart_clock()
-        return values
 
 
 def progress(run: Run, name: str, first: int, steps: int) -> tqdm[Any]:

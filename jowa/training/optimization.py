@@ -19,37 +19,36 @@ class Optimizers:
         self.clip = config.gradient_clip
         self.stage = stage
         decaying, others = decay_groups(learner.model)
-        fused = learner.legal.is_cuda
         groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "model": torch.optim.AdamW(groups, lr=stage.learning_rate, fused=fused)
+            "model": torch.optim.AdamW(groups, lr=stage.learning_rate, fused=True)
         }
         if stage.trains_tokenizer:
             parameters = list(learner.tokenizer.parameters())
-            self.optimizers["tokenizer"] = torch.optim.Adam(parameters, lr=stage.tokenizer_learning_rate, fused=fused)
+            self.optimizers["tokenizer"] = torch.optim.Adam(parameters, lr=stage.tokenizer_learning_rate, fused=True)
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Clip, check, step; returns the gradient norms before clipping.
-
-        Raises FloatingPointError before any weight has changed when a gradient isn't finite.
-        """
-        norms = {
+    def clip_gradients(self) -> dict[str, Tensor]:
+        """Clip, and return the norms before clipping."""
+        return {
             f"gradient_norm/{name}": nn.utils.clip_grad_norm_(_parameters(optimizer), self.clip)
             for name, optimizer in self.optimizers.items()
         }
-        if not torch.stack(list(norms.values())).isfinite().all():
-            raise FloatingPointError("a gradient is not finite")
+
+    def step(self, step: int, skip: Tensor) -> dict[str, float]:
+        """Step all optimisers unless `skip` () is 1, which nobody has to wait for; returns the learning rates."""
         warmup = min(1.0, (step + 1) / max(1, self.stage.warmup_steps))
+        rates = {"model": self.stage.learning_rate * warmup, "tokenizer": self.stage.tokenizer_learning_rate * warmup}
         for name, optimizer in self.optimizers.items():
-            rate = self.stage.learning_rate if name == "model" else self.stage.tokenizer_learning_rate
             for group in optimizer.param_groups:
-                group["lr"] = rate * warmup
+                group["lr"] = rates[name]
+            # As torch's gradient scaler does it: the fused kernels look at this on the device and leave all as it is.
+            optimizer.found_inf = skip  # type: ignore[attr-defined]
             optimizer.step()
-        return norms
+        return {f"learning_rate/{name}": rates[name] for name in self.optimizers}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}

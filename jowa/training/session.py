@@ -25,7 +25,7 @@ from jowa.training.checkpoint import Place, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
-from jowa.training.loop import Run, train_stage
+from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
 from jowa.training.pictures import picture_hook
 from jowa.training.run_folder import prepare_run_folder
@@ -75,8 +75,13 @@ def run_stages(
             run, name, stage, learner, data,
             resume_from=resume_from if here else None,
             first_step=place.step if here and place is not None else 0,
-            validate=validation_hook(learner, held_out, training, distribution),
-            picture=picture_hook(learner, sequences(store, settings.data, "held_out"), folder, distribution),
+            hooks=[
+                Regularly(hook, every) for hook, every in (
+                    (validation_hook(learner, held_out, training, distribution), training.validate_every),
+                    (picture_hook(learner, sequences(store, settings.data, "held_out"), folder, distribution),
+                     training.picture_every),
+                ) if hook is not None
+            ],
         )  # fmt: skip
     log.close()
     distribution.barrier()

@@ -1,0 +1,125 @@
+"""Five steps of training on a batch that is padded very unequally, in one process or in several."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from small_learner import padded_batch, small_learner
+
+from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
+from jowa.training.distribution import Distribution, distributed
+from jowa.training.finite import FiniteGuard
+from jowa.training.loop import Run, train_step
+from jowa.training.metrics import MetricsLog
+from jowa.training.optimization import Optimizers
+from jowa.training.parts import parts_of_steps
+
+LENGTHS = [8] * 12 + [4, 0] + [2, 1] + [0] * 12
+"""Valid steps of the sequences: 100 in the first half, 3 in the second, none in the last quarter."""
+BATCH = len(LENGTHS)
+STEPS = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    stage: StageConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    micro_batch: int | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+STAGE_1 = StageConfig(tokenizer_frames=3 * BATCH + 5, learning_rate=1e-3, tokenizer_learning_rate=1e-3, warmup_steps=3)
+STAGE_2 = StageConfig(world_weight=0.1, td_weight=1.0, conservative_weight=0.1, learning_rate=1e-3)
+Q_ALONE = replace(STAGE_2, world_weight=0.0)
+CASES = {
+    "stage 1": Case(STAGE_1),
+    "stage 1 in micro-batches": Case(STAGE_1, micro_batch=7),
+    "stage 2": Case(STAGE_2),
+    "stage 2 in micro-batches": Case(STAGE_2, micro_batch=7),
+    "stage 2, tokenizer too": Case(replace(STAGE_2, tokenizer_frames=2 * BATCH)),
+    "random ensemble mixture": Case(STAGE_2, ObjectiveConfig(random_ensemble_mixture=True)),
+    "scalar": Case(STAGE_2, model={"q_loss": "mse"}),
+    "scalar mixture": Case(STAGE_2, ObjectiveConfig(random_ensemble_mixture=True), model={"q_loss": "mse"}),
+    "combo": Case(STAGE_2, ObjectiveConfig(conservative="combo")),
+    "not conservative": Case(STAGE_2, ObjectiveConfig(conservative="none")),
+    "Q apart from the trunk": Case(STAGE_2, ObjectiveConfig(q_shapes_backbone=False)),
+    "Q alone, apart from the trunk": Case(Q_ALONE, ObjectiveConfig(q_shapes_backbone=False)),
+    "Q alone": Case(Q_ALONE),
+}
+
+
+class UnequalData:
+    """The padded batch as it is at the first step, in other orders after."""
+
+    length = 8
+
+    def __init__(self, codes: bool, combo: bool) -> None:
+        self.whole = padded_batch(LENGTHS, codes=codes)
+        if combo:
+            self.whole = replace(self.whole, imagined=torch.arange(BATCH) % 3 == 0)
+
+    def order(self, seed: int) -> UnequalData:
+        return self
+
+    def batch(self, *of: Any) -> Any:
+        if isinstance(of[0], np.ndarray):
+            return self.whole._map(lambda part: part[torch.from_numpy(of[0])])
+        return np.random.default_rng(of[0]).permutation(BATCH) if of[0] else np.arange(BATCH)
+
+
+def five_steps(case: Case, distribution: Distribution, folder: Path, steps: int = STEPS) -> dict[str, Any]:
+    """This process's weights after the steps, its first gradients, and every step's metrics of all processes."""
+    learner = small_learner(case.objective, ranks=distribution.ranks, **case.model)
+    if torch.Tensor.float is torch.Tensor.double:
+        learner.double()
+    learner.begin(case.stage)
+    learner.train()
+    config = TrainingConfig(batch_size=BATCH, micro_batch=case.micro_batch, gradient_clip=10.0)
+    optimizers = Optimizers(learner, case.stage, config)
+    wrapped, guard = distribution.wrap(learner), FiniteGuard(distribution)
+    run = Run(folder, 0, config, distribution, MetricsLog(folder, active=False), {})
+    data: Any = UnequalData(not case.stage.trains_tokenizer, case.objective.conservative == "combo")
+    metrics, gradients = [], {}
+    parts = parts_of_steps(data, range(steps), "stage", case.stage, config, 0, distribution)
+    for step, mine in enumerate(parts):
+        shares, _ = train_step(run, "stage", step, wrapped, optimizers, guard, mine)
+        metrics.append({key: distribution.sum(value.clone()) for key, value in shares.items()})
+        if step == 1:
+            learner.model.synchronise_target()
+        gradients = gradients or {n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None}
+    assert guard.failure() is None
+    weights = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    return {"weights": weights, "gradients": gradients, "metrics": metrics}
+
+
+def in_double(case: Case, distribution: Distribution, folder: Path) -> dict[str, Any]:
+    """Three steps with all that would be in single precision in double."""
+    with patch.object(torch.Tensor, "float", torch.Tensor.double):
+        return five_steps(case, distribution, folder, steps=3)
+
+
+def process(rank: int, ranks: int, port: int, folder: Path) -> None:
+    """What each of several processes does: all cases; rank r leaves its results in <folder>/<r>.pt."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+    with distributed("cpu") as distribution:
+        results = {
+            name: {"double": in_double(case, distribution, folder), "single": five_steps(case, distribution, folder)}
+            for name, case in CASES.items()
+        }
+        torch.save(results, folder / f"{rank}.pt")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
