@@ -188,7 +188,8 @@ def test_the_loop_takes_what_the_order_says_on_any_number_of_processes(uneven, b
             parts_of_steps(data, steps, "stage1", StageConfig(), config, 5, Distribution(rank, ranks, CPU))
             for rank in range(ranks)
         ]
-        return [torch.cat([part.batch.frames for parts in step for part in parts]) for step in zip(*shares, strict=True)]
+        steps_parts = zip(*shares, strict=True)
+        return [torch.cat([part.batch.frames for parts in step for part in parts]) for step in steps_parts]
 
     order = data.order(step_seed(5, "stage1", 0))
     expected = [data.batch(order.batch(step, 4)).frames for step in steps]
