@@ -21,6 +21,7 @@ from jowa.training.config import (
     TrainingConfig,
     check_batch,
     check_data,
+    check_stride,
     check_training,
 )
 from jowa.training.distribution import distributed, rank_and_ranks
@@ -96,6 +97,7 @@ def main(config: FinetuneConfig) -> None:
     data = replace(config.data, games=[config.game])
     start = open_agent(config.ckpt, config.size)
     agent = start.agent
+    check_stride(data, agent.model.config.blocks)
     weights = lpips_file(config, start)
     perceptual = "none" if weights is None else "lpips"
     agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)

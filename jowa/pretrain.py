@@ -23,6 +23,7 @@ from jowa.training.config import (
     TrainingConfig,
     check_batch,
     check_data,
+    check_stride,
     check_training,
 )
 from jowa.training.distribution import distributed, rank_and_ranks
@@ -58,6 +59,7 @@ def check(config: PretrainConfig) -> None:
     check_model(config.model)
     check_tokenizer(config.tokenizer)
     check_data(config.data)
+    check_stride(config.data, config.model.blocks)
     check_training(config.training, config.objective, config.stages)
     check_batch(config.training, rank_and_ranks()[1], config.stages)
     if config.stage1.steps == config.stage2.steps == 0:

@@ -268,6 +268,8 @@ def test_bytes_and_floats_are_the_same_screen() -> None:
         ({"q_loss": "huber"}, "model.q_loss"),
         ({"atoms": 1}, "model.atoms"),
         ({"support_low": 30.0}, "model.support_high"),
+        ({"blocks": 1}, "model.blocks"),
+        ({"blocks": 65}, "model.blocks"),
         ({"dropout": 1.5}, "model.dropout"),
         ({"q_dropout": -0.1}, "q_dropout"),
     ],

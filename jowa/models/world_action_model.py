@@ -16,16 +16,18 @@ from jowa.models.transformer import KeyValueCache, Trunk, TrunkConfig
 
 ACTIONS = 18
 TASKS = 60
-BLOCKS = 8
-"""Frames a sequence can hold."""
 BLOCK_TOKENS = TOKENS_PER_FRAME + 1
 """A frame's codes, then its action."""
-POSITIONS = BLOCKS * BLOCK_TOKENS
+MAXIMUM_BLOCKS = 64
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes. `q_loss` decides the last layer of the Q networks: c51 has `atoms` logits an action, mse one value."""
+    """Sizes. `q_loss` decides the last layer of the Q networks: c51 has `atoms` logits an action, mse one value.
+
+    blocks: frames a sequence can hold, in training and in planning (context and imagined steps together); the paper
+    has 8.
+    """
 
     name: str = "custom"
     layers: int = 4
@@ -40,12 +42,15 @@ class ModelConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     q_dropout: float = 0.01
+    blocks: int = 8
 
 
 def check_model(config: ModelConfig) -> None:
     """Raises UserError for sizes that can't be built, naming the key."""
     if min(config.layers, config.heads, config.width, config.q_networks, config.q_width) < 1:
         raise UserError("model.layers, heads, width, q_networks and q_width must be at least 1.")
+    if not 2 <= config.blocks <= MAXIMUM_BLOCKS:
+        raise UserError(f"model.blocks must lie in 2 … {MAXIMUM_BLOCKS} frames, not {config.blocks}.")
     if not all(0 <= rate < 1 for rate in (config.dropout, config.attention_dropout, config.q_dropout)):
         raise UserError("model.dropout, attention_dropout and q_dropout must lie in [0, 1).")
     if config.width % config.heads:
@@ -79,10 +84,11 @@ class WorldActionModel(nn.Module):
         check_model(config)
         self.config = config
         self.vocabulary = vocabulary
+        self.positions = config.blocks * BLOCK_TOKENS
         width = config.width
         self.code_embedding = nn.Embedding(vocabulary, width)
         self.action_embedding = nn.Embedding(ACTIONS, width)
-        self.position_embedding = nn.Embedding(POSITIONS, width)
+        self.position_embedding = nn.Embedding(self.positions, width)
         self.code_task_embedding = nn.Embedding(TASKS, width)
         self.action_task_embedding = nn.Embedding(TASKS, width)
         self.trunk_config = TrunkConfig(

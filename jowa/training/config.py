@@ -70,7 +70,7 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the loop runs. Steps count optimiser steps; batch_size counts sequences of 8 frames over all processes."""
+    """How the loop runs. Steps count optimiser steps; batch_size counts sequences over all processes."""
 
     batch_size: int = 512
     micro_batch: int | None = None
@@ -137,8 +137,8 @@ def check_batch(config: TrainingConfig, ranks: int, stages: dict[str, StageConfi
 
 def check_data(config: DataConfig) -> None:
     """Raises UserError for values out of range."""
-    if not 1 <= config.stride <= 8:
-        raise UserError(f"data.stride must lie in 1 … 8 agent steps, not {config.stride}.")
+    if config.stride < 1:
+        raise UserError(f"data.stride must be at least 1 agent step, not {config.stride}.")
     if not 0 <= config.holdout < 1:
         raise UserError(f"data.holdout must lie in [0, 1), not {config.holdout}.")
     _one_of("data.balance", config.balance, BALANCES)
@@ -147,6 +147,15 @@ def check_data(config: DataConfig) -> None:
         raise UserError(
             "data.pad=left can't be trained on: the model would attend to the padding before the real steps; set "
             "data.pad=right."
+        )
+
+
+def check_stride(config: DataConfig, blocks: int) -> None:
+    """Raises UserError when sequences of `blocks` frames would leave agent steps out."""
+    if config.stride > blocks:
+        raise UserError(
+            f"data.stride={config.stride} would skip steps between sequences of model.blocks={blocks} frames: set "
+            f"data.stride to at most {blocks}."
         )
 
 

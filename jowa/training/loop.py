@@ -19,7 +19,6 @@ from jowa.data.order import rank_slice
 from jowa.data.prefetch import Prefetch
 from jowa.data.sequences import SequenceDataset
 from jowa.errors import UserError
-from jowa.models.world_action_model import BLOCK_TOKENS, BLOCKS
 from jowa.training.checkpoint import Place, load_optimizers, save_checkpoint
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
@@ -67,7 +66,7 @@ def train_stage(
         load_optimizers(resume_from, optimizers)
     else:
         learner.model.synchronise_target()
-    meter = Meter(distribution, config.batch_size)
+    meter = Meter(distribution, config.batch_size, learner.model.positions)
     steps = range(first_step, stage.steps)
     with Prefetch(batches(data, run, name, steps)) as prefetched, progress(run, name, first_step, stage.steps) as bar:
         for step, batch in zip(steps, prefetched, strict=True):
@@ -175,9 +174,10 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 class Meter:
     """Means of the metrics since the last reading; nothing leaves the device in between."""
 
-    def __init__(self, distribution: Distribution, batch_size: int) -> None:
+    def __init__(self, distribution: Distribution, batch_size: int, tokens: int) -> None:
+        """batch_size: sequences of all processes together; tokens: of a sequence."""
         self.distribution = distribution
-        self.batch_size = batch_size
+        self.batch_size, self.tokens = batch_size, tokens
         self.total: dict[str, Tensor] = {}
         self.steps = self.timed_steps = 0
         self.restart_clock()
@@ -197,7 +197,7 @@ class Meter:
         seconds = max(time.perf_counter() - self.started, 1e-9)
         sequences = self.timed_steps * self.batch_size / seconds
         values["speed/sequences_per_second"] = sequences
-        values["speed/tokens_per_second"] = sequences * BLOCKS * BLOCK_TOKENS
+        values["speed/tokens_per_second"] = sequences * self.tokens
         self.total, self.steps = {}, 0
         self.restart_clock()
         return values

@@ -11,7 +11,7 @@ from jowa.data.selection import read_selection
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.models.tokenizer import TOKENS_PER_FRAME, Tokenizer
-from jowa.models.world_action_model import BLOCK_TOKENS, BLOCKS, WorldActionModel
+from jowa.models.world_action_model import WorldActionModel
 from jowa.training.config import DataConfig, StageConfig, TrainingConfig
 
 GB = 1e9
@@ -28,7 +28,7 @@ def describe_run(
     """A page of plain text: parameters, steps and tokens, data found or missing, disk and memory."""
     lines = ["Model", *_parameters(tokenizer, model), "", "Stages"]
     for name, stage in stages.items():
-        lines.append(_stage(name, stage, config))
+        lines.append(_stage(name, stage, model, config))
     found, transitions = _data(data)
     lines += ["", f"Data in {Path(data.path).resolve()}", *found]
     lines += ["", "Disk", *_disk(tokenizer, model, transitions, config)]
@@ -50,12 +50,12 @@ def _parameters(tokenizer: Tokenizer, model: WorldActionModel) -> list[str]:
     ]
 
 
-def _stage(name: str, stage: StageConfig, config: TrainingConfig) -> str:
-    tokens = config.batch_size * BLOCKS * BLOCK_TOKENS
+def _stage(name: str, stage: StageConfig, model: WorldActionModel, config: TrainingConfig) -> str:
+    tokens = config.batch_size * model.positions
     trained = [part for part, on in (("tokenizer", stage.trains_tokenizer), ("world model", stage.world_weight > 0),
                                      ("Q", stage.trains_q)) if on]
     return (
-        f"  {name}: {stage.steps:,} steps × {config.batch_size} sequences × {BLOCKS * BLOCK_TOKENS} tokens = "
+        f"  {name}: {stage.steps:,} steps × {config.batch_size} sequences × {model.positions} tokens = "
         f"{stage.steps * tokens / 1e9:,.3f} G tokens; trains {', '.join(trained)} at {stage.learning_rate:g}"
     )
 
@@ -105,7 +105,7 @@ def _memory(
     name: str, stage: StageConfig, tokenizer: Tokenizer, model: WorldActionModel, config: TrainingConfig, ranks: int
 ) -> str:
     sequences = config.micro_batch or config.batch_size // ranks
-    tokens = sequences * BLOCKS * BLOCK_TOKENS
+    tokens = sequences * model.positions
     state = 16 * count(model, trained_only=True) + 4 * count(tokenizer)
     # About 34 bytes a token, layer and channel in half precision without stored attention maps, twice that in float32,
     # and three float32 copies of the logits.
