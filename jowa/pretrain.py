@@ -66,17 +66,23 @@ def check(config: PretrainConfig) -> None:
         raise UserError("Nothing to do: set stage1.steps or stage2.steps above 0.")
 
 
+def new_agent(config: PretrainConfig) -> tuple[Tokenizer, WorldActionModel]:
+    """Tokenizer and world-action model with their first, random weights."""
+    tokenizer = Tokenizer(config.tokenizer)
+    return tokenizer, WorldActionModel(config.model, config.tokenizer.vocabulary, tokenizer.tokens_per_frame)
+
+
 def main(config: PretrainConfig) -> None:
     check(config)
     use_threads(config.training.threads)
     torch.manual_seed(config.seed)
     if config.dry_run:
-        tokenizer, model = Tokenizer(config.tokenizer), WorldActionModel(config.model, config.tokenizer.vocabulary)
+        tokenizer, model = new_agent(config)
         if rank_and_ranks()[0] == 0:
             print(describe_run(tokenizer, model, config.data, config.stages, config.training, rank_and_ranks()[1]))
         return
     store = EpisodeStore(config.data.path, config.data.games or None)
-    tokenizer, model = Tokenizer(config.tokenizer), WorldActionModel(config.model, config.tokenizer.vocabulary)
+    tokenizer, model = new_agent(config)
     settings = Settings(
         config.out, config.resume, config.seed, config.data, config.objective, config.training, config.stages, config
     )

@@ -11,13 +11,10 @@ from torch import Tensor, nn
 
 from jowa.errors import UserError
 from jowa.models.q_ensemble import QEnsemble, ensemble_mean
-from jowa.models.tokenizer import TOKENS_PER_FRAME
 from jowa.models.transformer import KeyValueCache, Trunk, TrunkConfig
 
 ACTIONS = 18
 TASKS = 60
-BLOCK_TOKENS = TOKENS_PER_FRAME + 1
-"""A frame's codes, then its action."""
 MAXIMUM_BLOCKS = 64
 
 
@@ -67,7 +64,7 @@ class Hidden(NamedTuple):
     """The trunk's states where the heads read them."""
 
     observation: Tensor
-    """(B, L, 36, D): codes 0 … 34, then the action; place k predicts code k+1, the action the next frame's first."""
+    """(B, L, K, D): codes 0 … K − 2, then the action; place k predicts code k+1, the action the next frame's first."""
     action: Tensor
     """(B, L, D): reward and termination."""
     last_code: Tensor
@@ -75,16 +72,24 @@ class Hidden(NamedTuple):
 
 
 class WorldActionModel(nn.Module):
-    """Embeddings, trunk and heads, and the frozen target copy of the Q networks."""
+    """Embeddings, trunk and heads, and the frozen target copy of the Q networks.
+
+    Attributes:
+        tokens_per_frame: K, the codes of a frame.
+        block_tokens: a frame's codes, then its action.
+        positions: tokens of the longest sequence.
+    """
 
     support: Tensor
 
-    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int, tokens_per_frame: int = 36) -> None:
         super().__init__()
         check_model(config)
         self.config = config
         self.vocabulary = vocabulary
-        self.positions = config.blocks * BLOCK_TOKENS
+        self.tokens_per_frame = tokens_per_frame
+        self.block_tokens = tokens_per_frame + 1
+        self.positions = config.blocks * self.block_tokens
         width = config.width
         self.code_embedding = nn.Embedding(vocabulary, width)
         self.action_embedding = nn.Embedding(ACTIONS, width)
@@ -137,17 +142,15 @@ class WorldActionModel(nn.Module):
         return out
 
     def hidden(self, codes: Tensor, actions: Tensor, tasks: Tensor) -> Hidden:
-        """codes (B, L, 36), actions (B, L), tasks (B,) through the trunk, causally, from position 0."""
+        """codes (B, L, K), actions (B, L), tasks (B,) through the trunk, causally, from position 0."""
         length = codes.shape[1]
-        positions = rearrange(
-            torch.arange(length * BLOCK_TOKENS, device=codes.device), "(l t) -> l t", t=BLOCK_TOKENS
-        )
+        positions = torch.arange(length * self.block_tokens, device=codes.device).view(length, self.block_tokens)
         x_codes = self.embed_codes(codes.flatten(1), positions[None, :, :-1].flatten(1), tasks)
         x_actions = self.embed_actions(actions, positions[None, :, -1], tasks)
         blocks = torch.cat([rearrange(x_codes, "b (l k) d -> b l k d", l=length), x_actions[:, :, None]], dim=2)
         h = self.trunk(rearrange(blocks, "b l t d -> b (l t) d"))
         h = rearrange(h, "b (l t) d -> b l t d", l=length)
-        observation = torch.cat([h[:, :, : BLOCK_TOKENS - 2], h[:, :, -1:]], dim=2)
+        observation = torch.cat([h[:, :, : self.block_tokens - 2], h[:, :, -1:]], dim=2)
         return Hidden(observation, h[:, :, -1], h[:, :, -2])
 
     def new_cache(self, batch: int, slots: int) -> KeyValueCache:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jowa.models.transformer import KeyValueCache
-from jowa.models.world_action_model import BLOCK_TOKENS, WorldActionModel
+from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.dream import Context, Nodes
 from jowa.planning.tree import Tree
 
@@ -67,7 +67,7 @@ class TreeDream:
         causal = (every_slot <= every_slot[:, None]).expand(count, -1, -1)
         hidden = model.trunk(embedded, cache, every_slot, causal)
         present = context.lengths - 1
-        last_code = (present + 1) * BLOCK_TOKENS - 2
+        last_code = (present + 1) * model.block_tokens - 2
         q = _at_least_float32(model.q_values(_take(hidden, last_code)))[:, None]
         tree = Tree(_take(context.codes, present), context.lengths, context.codes.shape[1], blocks)
         self._trees = _Trees(tree, cache, context.tasks)
@@ -76,7 +76,7 @@ class TreeDream:
 
     @torch.inference_mode()
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
-        """Imagine playing actions (N, B) int64 in nodes (N, B) int64: 37 trunk calls for B new nodes a tree.
+        """Imagine playing actions (N, B) int64 in nodes (N, B) int64: K + 1 trunk calls for B new nodes a tree.
 
         Raises:
             ValueError: before any work, if a path would have more frames than the model sees.

@@ -10,7 +10,7 @@ from torch import nn
 from jowa.data.selection import read_selection
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
-from jowa.models.tokenizer import TOKENS_PER_FRAME, Tokenizer
+from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
 from jowa.training.config import DataConfig, StageConfig, TrainingConfig
 
@@ -93,9 +93,10 @@ def _data(data: DataConfig) -> tuple[list[str], int]:
 
 def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, config: TrainingConfig) -> list[str]:
     weights = 4 * (count(tokenizer) + count(model))
+    frame = 2 * tokenizer.tokens_per_frame
     optimizers = 8 * (count(tokenizer) + count(model, trained_only=True))
     return [
-        f"  cached codes  {transitions * TOKENS_PER_FRAME * 2 / GB:.3f} GB (72 bytes a frame that is found)",
+        f"  cached codes  {transitions * frame / GB:.3f} GB ({frame} bytes a frame that is found)",
         f"  checkpoints   {(weights + optimizers) * config.keep_checkpoints * 2 / GB:.3f} GB at most "
         f"({config.keep_checkpoints} kept of each stage)",
     ]
