@@ -90,6 +90,17 @@ def test_positions_tasks_and_heads() -> None:
     assert scalar.q_logits(h).shape[-1] == 1 and scalar.q_values(h).shape == (*h.shape[:3], 18)
 
 
+@torch.inference_mode()
+def test_without_task_embeddings_no_game_is_told_from_another() -> None:
+    model = small_model(task_embedding=False).eval()
+    assert not any("task" in name for name in model.state_dict())
+    batch = padded_batch([8, 8], codes=True)
+    assert batch.codes is not None
+    one = model.hidden(batch.codes, batch.actions, batch.tasks)
+    other = model.hidden(batch.codes, batch.actions, (batch.tasks + 1) % 60)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def test_expected_q_is_the_mean_distributions_mean() -> None:
     model = small_model()
     logits = torch.full((2, 18, 51), -torch.inf)

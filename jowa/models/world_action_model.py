@@ -23,7 +23,7 @@ class ModelConfig:
     """Sizes. `q_loss` decides the last layer of the Q networks: c51 has `atoms` logits an action, mse one value.
 
     blocks: frames a sequence can hold, in training and in planning (context and imagined steps together); the paper
-    has 8.
+    has 8. task_embedding: whether every token is told its game.
     """
 
     name: str = "custom"
@@ -40,6 +40,7 @@ class ModelConfig:
     attention_dropout: float = 0.1
     q_dropout: float = 0.01
     blocks: int = 8
+    task_embedding: bool = True
 
 
 def check_model(config: ModelConfig) -> None:
@@ -94,8 +95,8 @@ class WorldActionModel(nn.Module):
         self.code_embedding = nn.Embedding(vocabulary, width)
         self.action_embedding = nn.Embedding(ACTIONS, width)
         self.position_embedding = nn.Embedding(self.positions, width)
-        self.code_task_embedding = nn.Embedding(TASKS, width)
-        self.action_task_embedding = nn.Embedding(TASKS, width)
+        self.code_task_embedding = nn.Embedding(TASKS, width) if config.task_embedding else None
+        self.action_task_embedding = nn.Embedding(TASKS, width) if config.task_embedding else None
         self.trunk_config = TrunkConfig(
             config.layers, config.heads, width, config.dropout, config.dropout, config.attention_dropout
         )
@@ -131,14 +132,16 @@ class WorldActionModel(nn.Module):
 
     def embed_codes(self, codes: Tensor, positions: Tensor, tasks: Tensor) -> Tensor:
         """codes, positions (N, T) and tasks (N,) → (N, T, D)."""
-        return self._embed(self.code_embedding(codes), self.code_task_embedding(tasks), positions)
+        return self._embed(self.code_embedding(codes), self.code_task_embedding, positions, tasks)
 
     def embed_actions(self, actions: Tensor, positions: Tensor, tasks: Tensor) -> Tensor:
         """actions (N, T) of the full 18, positions (N, T) and tasks (N,) → (N, T, D)."""
-        return self._embed(self.action_embedding(actions), self.action_task_embedding(tasks), positions)
+        return self._embed(self.action_embedding(actions), self.action_task_embedding, positions, tasks)
 
-    def _embed(self, tokens: Tensor, task: Tensor, positions: Tensor) -> Tensor:
-        out: Tensor = tokens + task[:, None] + self.position_embedding(positions)
+    def _embed(self, tokens: Tensor, task_table: nn.Embedding | None, positions: Tensor, tasks: Tensor) -> Tensor:
+        if task_table is not None:
+            tokens = tokens + task_table(tasks)[:, None]
+        out: Tensor = tokens + self.position_embedding(positions)
         return out
 
     def hidden(self, codes: Tensor, actions: Tensor, tasks: Tensor) -> Hidden:
