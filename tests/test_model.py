@@ -14,9 +14,10 @@ from jowa.cli import load_config
 from jowa.errors import UserError
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig, check_tokenizer, nearest_code
 from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_model
+from jowa.objectives.world import observation_targets
 from jowa.pretrain import PretrainConfig
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
-from jowa.training.learner import Part, draw_frames
+from jowa.training.learner import Learner, Part, draw_frames
 from jowa.training.optimization import Optimizers, decay_groups
 from jowa.training.run_plan import count
 
@@ -88,6 +89,22 @@ def test_positions_tasks_and_heads() -> None:
     assert [f(h).shape[-1] for f in (model.observation_logits, model.reward_logits, model.end_logits)] == [32, 3, 2]
     scalar = small_model(q_loss="mse")
     assert scalar.q_logits(h).shape[-1] == 1 and scalar.q_values(h).shape == (*h.shape[:3], 18)
+
+
+@torch.no_grad()
+def test_losses_count_the_codes_there_are() -> None:
+    tokenizer = Tokenizer(replace(TOKENIZER, factors=(7, 4)))
+    model = WorldActionModel(replace(MODEL, blocks=5), TOKENIZER.vocabulary, tokenizer.tokens_per_frame)
+    learner = Learner(tokenizer, model, ObjectiveConfig(), torch.ones(60, 18, dtype=torch.bool))
+    learner.begin(StageConfig())
+    long = padded_batch([5, 2])
+    columns = ("frames", "actions", "rewards", "ends", "valid")
+    batch = replace(long, **{name: getattr(long, name)[:, :5] for name in columns})
+    codes = learner.codes(batch)
+    assert codes.shape == (2, 5, 9)
+    part = Part(batch, *draw_frames(batch, 0, torch.Generator()))
+    assert learner.counts(part)["observation"] == observation_targets(codes, batch.valid)[1].sum()
+    assert model.hidden(codes, batch.actions, batch.tasks).observation.shape == (2, 5, 9, 16)
 
 
 @torch.inference_mode()
