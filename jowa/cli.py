@@ -50,12 +50,14 @@ def load_config(schema: type[Config], name: str, overrides: Sequence[str]) -> Co
 def compose_config(schema: type[Any], name: str, overrides: Sequence[str]) -> DictConfig:
     """The same before missing values are asked for and references to other keys are followed."""
     GlobalHydra.instance().clear()
+    # Of two presets the later one wins, and an ablation changes an experiment, never the other way round.
+    overrides = sorted(overrides, key=lambda override: override.startswith("+ablation="))
     node = OmegaConf.structured(schema)
     _thaw(node)
     ConfigStore.instance().store(name=f"{name}_schema", node=node)
     try:
         with initialize_config_dir(config_dir=str(config_folder()), version_base=None):
-            composed = compose(config_name=name, overrides=list(overrides))
+            composed = compose(config_name=name, overrides=overrides)
         # Merging once more refuses what `+key=value` smuggled past the schema.
         merged = OmegaConf.merge(node, OmegaConf.to_container(composed))
     except (HydraException, OmegaConfBaseException) as error:
@@ -152,4 +154,5 @@ def _help(name: str, main: Callable[..., Any]) -> str:
         names = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         presets.append(f"  {group}: {', '.join(names)}")
     usage = f"usage: python -m jowa.{module} [key=value …]   (--cfg prints every key and its value)"
-    return "\n".join([summary, "", usage, "", "presets, chosen by group=name (exp by +exp=name):", *presets])
+    heading = "presets, chosen by group=name (ablation and exp by +group=name):"
+    return "\n".join([summary, "", usage, "", heading, *presets])

@@ -218,7 +218,8 @@ def held_out_evidence(
         return (), None
     # Of a published agent nobody knows what it was trained on; the results say so.
     split: Split = "all" if holdout is None else "held_out"
-    data = SequenceDataset(store, split=split, holdout=holdout or 0.0, stride=8)
+    length = agent.model.config.blocks
+    data = SequenceDataset(store, split=split, holdout=holdout or 0.0, length=length, stride=length)
     if not len(data):
         return (), None
     strips = representative_sequences(data)

@@ -21,6 +21,7 @@ from jowa.training.config import (
     TrainingConfig,
     check_batch,
     check_data,
+    check_stride,
     check_training,
 )
 from jowa.training.distribution import distributed, rank_and_ranks
@@ -73,13 +74,14 @@ def check(config: FinetuneConfig) -> None:
 
 @torch.no_grad()
 def adopt_task(model: WorldActionModel, game: str, source: str) -> None:
-    """Start a game's task embeddings as copies of another game's: one game keeps one task id all along."""
+    """Start a game's task embeddings, if the model has any, as copies of another's: one game keeps one task id."""
     if source == "paper":
         source = BORROWED_TASKS.get(game, game)
     elif source == "own":
         source = game
     for table in (model.code_task_embedding, model.action_task_embedding):
-        table.weight[task_id(game)] = table.weight[task_id(source)]
+        if table is not None:
+            table.weight[task_id(game)] = table.weight[task_id(source)]
 
 
 def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
@@ -96,6 +98,7 @@ def main(config: FinetuneConfig) -> None:
     data = replace(config.data, games=[config.game])
     start = open_agent(config.ckpt, config.size)
     agent = start.agent
+    check_stride(data, agent.model.config.blocks)
     weights = lpips_file(config, start)
     perceptual = "none" if weights is None else "lpips"
     agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)

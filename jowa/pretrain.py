@@ -23,6 +23,7 @@ from jowa.training.config import (
     TrainingConfig,
     check_batch,
     check_data,
+    check_stride,
     check_training,
 )
 from jowa.training.distribution import distributed, rank_and_ranks
@@ -58,10 +59,17 @@ def check(config: PretrainConfig) -> None:
     check_model(config.model)
     check_tokenizer(config.tokenizer)
     check_data(config.data)
+    check_stride(config.data, config.model.blocks)
     check_training(config.training, config.objective, config.stages)
     check_batch(config.training, rank_and_ranks()[1], config.stages)
     if config.stage1.steps == config.stage2.steps == 0:
         raise UserError("Nothing to do: set stage1.steps or stage2.steps above 0.")
+
+
+def new_agent(config: PretrainConfig) -> tuple[Tokenizer, WorldActionModel]:
+    """Tokenizer and world-action model with their first, random weights."""
+    tokenizer = Tokenizer(config.tokenizer)
+    return tokenizer, WorldActionModel(config.model, config.tokenizer.vocabulary, tokenizer.tokens_per_frame)
 
 
 def main(config: PretrainConfig) -> None:
@@ -69,12 +77,12 @@ def main(config: PretrainConfig) -> None:
     use_threads(config.training.threads)
     torch.manual_seed(config.seed)
     if config.dry_run:
-        tokenizer, model = Tokenizer(config.tokenizer), WorldActionModel(config.model, config.tokenizer.vocabulary)
+        tokenizer, model = new_agent(config)
         if rank_and_ranks()[0] == 0:
             print(describe_run(tokenizer, model, config.data, config.stages, config.training, rank_and_ranks()[1]))
         return
     store = EpisodeStore(config.data.path, config.data.games or None)
-    tokenizer, model = Tokenizer(config.tokenizer), WorldActionModel(config.model, config.tokenizer.vocabulary)
+    tokenizer, model = new_agent(config)
     settings = Settings(
         config.out, config.resume, config.seed, config.data, config.objective, config.training, config.stages, config
     )

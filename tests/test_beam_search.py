@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toy_mdp import ACTIONS, ToyDream, ToyMDP, random_legal, toy_context
 
 from jowa.errors import UserError
+from jowa.models.world_action_model import ModelConfig
 from jowa.planning.beam_search import Beam, BeamSearch
 from jowa.planning.config import PlannerConfig, check_planner, make_planner
 from jowa.planning.dream import Nodes
@@ -220,7 +221,25 @@ def test_planning_never_waits_for_the_host() -> None:
 )
 def test_impossible_settings_are_refused_by_name(settings_: dict, key: str) -> None:
     with pytest.raises(UserError, match=key):
-        check_planner(PlannerConfig(**settings_))
+        check_planner(PlannerConfig(**settings_), blocks=8)
+
+
+@pytest.mark.parametrize("name", ["beam", "mcts"])
+@pytest.mark.parametrize("blocks", [4, 8, 12])
+def test_context_and_horizon_fit_the_models_frames(name: str, blocks: int) -> None:
+    model = ModelConfig(blocks=blocks)
+    longest = PlannerConfig(name, horizon=2, context=blocks - 2)
+    assert longest.for_game(model, "Pong") == longest
+    assert PlannerConfig("greedy", context=blocks).for_game(model, "Pong").context == blocks
+    for horizon, context, message in (
+        (3, blocks - 2, f"exceed the {blocks} frames .* planner.context to at most {blocks - 3}"),
+        (0 if name == "beam" else 1, blocks + 1, f"planner.context={blocks + 1} .* 1 to {blocks} frames"),
+        (blocks, 1, f"planner.horizon={blocks} .* at most {blocks - 1}"),
+    ):
+        config = PlannerConfig(name, horizon=horizon, context=context)
+        check_planner(config)
+        with pytest.raises(UserError, match=message):
+            config.for_game(model, "Pong")
 
 
 @pytest.mark.parametrize("name", ["greedy", "beam", "demo"])
@@ -229,12 +248,12 @@ def test_presets_are_possible_settings(name: str) -> None:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PlannerConfig), preset))
     assert isinstance(config, PlannerConfig)
     assert config.name == (name if name == "greedy" else "beam")
-    check_planner(config)
+    check_planner(config, ModelConfig().blocks)
 
 
 def test_possible_settings_make_their_planner() -> None:
     for config in (PlannerConfig(), PlannerConfig(horizon=7, context=1), PlannerConfig("greedy", context=8)):
-        check_planner(config)
+        check_planner(config, blocks=8)
     assert isinstance(make_planner(PlannerConfig("greedy")), Greedy)
     search = make_planner(PlannerConfig("beam", 4, 3, gamma=0.9, respect_termination=False))
     assert isinstance(search, BeamSearch)

@@ -24,9 +24,10 @@ from jowa.evaluate import EvaluateConfig
 from jowa.finetune import FinetuneConfig
 from jowa.games import PRETRAINING_GAMES
 from jowa.models.agent_files import Agent, load_agent
+from jowa.models.conversion import write_published
 from jowa.models.perceptual import load_lpips
 from jowa.models.published import MODELS, lpips_shapes, model_from_published, model_shapes, tokenizer_shapes
-from jowa.pretrain import PretrainConfig
+from jowa.pretrain import PretrainConfig, new_agent
 from jowa.training.starting_point import open_agent
 
 PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.")
@@ -94,6 +95,24 @@ def test_names_and_shapes_are_the_published_ones(size: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_the_presets_are_the_published_sizes(size: str) -> None:
     assert load_config(PretrainConfig, "pretrain", ["+exp=atari15", f"model={size}"]).model == MODELS[size]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.blocks=4", "its model.blocks is 4, the published 8"),
+        ("model.task_embedding=false", "its model.task_embedding is False, the published True"),
+        ("tokenizer.factors=[7,3]", r"its tokenizer.factors is \[7 3\], the published \[7 2\]"),
+        ("model.q_networks=2", "its model .40M. is of none of the published sizes"),
+    ],
+)
+def test_other_sizes_have_no_published_form(change: str, message: str, tmp_path: Path) -> None:
+    config = load_config(PretrainConfig, "pretrain", ["model=40M", change])
+    with torch.device("meta"):
+        agent = Agent(*new_agent(config), {})
+    with pytest.raises(UserError, match=message):
+        write_published(tmp_path, agent, {}, {})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

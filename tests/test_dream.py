@@ -17,13 +17,13 @@ from jowa.planning.tree_dream import TreeDream
 
 VOCABULARY = 24
 CODES = 36
-BLOCK = CODES + 1
 
 
-def make_model() -> WorldActionModel:
+def make_model(codes: int = CODES, blocks: int = 8) -> WorldActionModel:
     """A tiny model in float64 with weights large enough that actions and codes matter to its predictions."""
     torch.manual_seed(0)
-    model = WorldActionModel(ModelConfig(layers=2, heads=2, width=16, q_networks=2, q_width=12), VOCABULARY)
+    sizes = ModelConfig(layers=2, heads=2, width=16, q_networks=2, q_width=12, blocks=blocks)
+    model = WorldActionModel(sizes, VOCABULARY, codes)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.6)
@@ -36,10 +36,10 @@ def make_model() -> WorldActionModel:
 MODEL = make_model()
 
 
-def random_context(seed: int, lengths: list[int], tasks: list[int]) -> Context:
+def random_context(seed: int, lengths: list[int], tasks: list[int], tokens: int = CODES) -> Context:
     random = torch.Generator().manual_seed(seed)
     count, frames = len(lengths), max(lengths)
-    codes = torch.randint(VOCABULARY, (count, frames, CODES), generator=random)
+    codes = torch.randint(VOCABULARY, (count, frames, tokens), generator=random)
     actions = torch.randint(18, (count, frames), generator=random)
     given_frames = torch.arange(frames) < torch.tensor(lengths)[:, None]
     codes[~given_frames] = 10**6  # padding may hold anything
@@ -59,9 +59,9 @@ def one(context: Context, n: int) -> Context:
 class Recorded:
     """A tree dream that remembers every node and the path of actions that leads to it, per environment."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.dream = TreeDream(MODEL)
+    def __init__(self, context: Context, model: WorldActionModel = MODEL) -> None:
+        self.context, self.model = context, model
+        self.dream = TreeDream(model)
         self.nodes = self.dream.reset(context)
         self.paths: list[list[list[int]]] = [[[]] for _ in context.lengths]
         self.parents: list[list[int]] = [[-1] for _ in context.lengths]
@@ -89,24 +89,26 @@ def check_against_full_sequence(tree: Recorded, n: int, node: int) -> None:
     imagined = tree.dream.codes(torch.tensor([path] * len(tree.paths), dtype=torch.int64))[n : n + 1]
     codes = torch.cat((real.codes, imagined), dim=1)
     actions = torch.cat((real.actions[:, :-1], torch.tensor([[*tree.paths[n][node], 0]])), dim=1)
-    hidden = MODEL.hidden(codes, actions, real.tasks)
-    assert torch.allclose(tree.nodes.q[n, node], MODEL.q_values(hidden.last_code)[0, -1], atol=1e-5)
+    model = tree.model
+    hidden = model.hidden(codes, actions, real.tasks)
+    assert torch.allclose(tree.nodes.q[n, node], model.q_values(hidden.last_code)[0, -1], atol=1e-5)
     if node == 0:
         return
     step = codes.shape[1] - 2  # the frame in which the node's action is taken
-    reward = MODEL.reward_logits(hidden.action[0, step]).argmax() - 1
-    end = MODEL.end_logits(hidden.action[0, step]).argmax()
+    reward = model.reward_logits(hidden.action[0, step]).argmax() - 1
+    end = model.end_logits(hidden.action[0, step]).argmax()
     assert tree.nodes.reward[n, node] == reward
     assert tree.nodes.continuation[n, node] == 1 - end
-    observation = MODEL.observation_logits(hidden.observation).argmax(dim=-1)
+    observation = model.observation_logits(hidden.observation).argmax(dim=-1)
     assert codes[0, -1, 0] == observation[0, step, -1]
     assert codes[0, -1, 1:].tolist() == observation[0, step + 1, :-1].tolist()
 
 
-def test_a_tree_is_a_full_recompute_of_every_path() -> None:
+@pytest.mark.parametrize(("tokens", "blocks"), [(36, 8), (9, 12)])
+def test_a_tree_is_a_full_recompute_of_every_path(tokens: int, blocks: int) -> None:
     """Nodes of different depths in one call, repeated parents, contexts of different lengths and games."""
-    context = random_context(1, [2, 5, 1], [0, 17, 59])
-    tree = Recorded(context)
+    context = random_context(1, [2, blocks - 3, 1], [0, 17, 59], tokens)
+    tree = Recorded(context, make_model(tokens, blocks))
     random = torch.Generator().manual_seed(2)
     for children in (3, 2, 4):
         present = tree.nodes.ids.shape[1]
@@ -118,18 +120,29 @@ def test_a_tree_is_a_full_recompute_of_every_path() -> None:
     assert tree.nodes.reward.unique().numel() > 1, "this model predicts too little to test with"
     assert tree.nodes.continuation.unique().numel() == 2
     assert tree.dream.codes(tree.nodes.ids).unique().numel() > 5
-    assert torch.equal(tree.dream.codes(torch.zeros(3, 1, dtype=torch.int64))[1, 0], context.codes[1, 4])
+    assert torch.equal(tree.dream.codes(torch.zeros(3, 1, dtype=torch.int64))[1, 0], context.codes[1, blocks - 4])
 
 
-def test_the_longest_path_is_a_full_recompute() -> None:
-    tree = Recorded(random_context(3, [1], [5]))
-    for depth in range(7):
+@pytest.mark.parametrize(("tokens", "blocks"), [(36, 8), (49, 4), (9, 9)])
+def test_the_longest_path_is_a_full_recompute(tokens: int, blocks: int) -> None:
+    tree = Recorded(random_context(3, [1], [5], tokens), make_model(tokens, blocks))
+    last = blocks - 1
+    for depth in range(last):
         tree.expand(torch.tensor([[depth]]), torch.tensor([[2 * depth]]))
-    check_against_full_sequence(tree, 0, 7)
-    with pytest.raises(ValueError, match="8 frames"):
-        tree.expand(torch.tensor([[7]]), torch.tensor([[0]]))
-    tree.expand(torch.tensor([[6]]), torch.tensor([[3]]))
-    check_against_full_sequence(tree, 0, 8)
+    check_against_full_sequence(tree, 0, last)
+    with pytest.raises(ValueError, match=f"{blocks} frames"):
+        tree.expand(torch.tensor([[last]]), torch.tensor([[0]]))
+    tree.expand(torch.tensor([[last - 1]]), torch.tensor([[3]]))
+    check_against_full_sequence(tree, 0, blocks)
+
+
+def test_a_search_within_the_models_frames() -> None:
+    """A model of four frames: two of context and two imagined steps, no third of either."""
+    dream, legal = TreeDream(make_model(9, 4)), random_legal(0, 1, 6)
+    assert BeamSearch(2, 2).plan(dream, random_context(0, [2], [0], 9), legal).scores.shape == (1, 2)
+    for length, horizon in ((3, 2), (2, 3)):
+        with pytest.raises(ValueError, match="4 frames"):
+            BeamSearch(2, horizon).plan(dream, random_context(0, [length], [0], 9), legal)
 
 
 def test_a_refused_path_leaves_the_trees_as_they_were() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_store import GAMES, final_weights, finetune_run
+from tiny_store import GAMES, final_weights, finetune_run, states_equal
 
 from jowa import finetune
 from jowa.cli import load_config
@@ -78,6 +78,13 @@ def test_a_game_starts_from_the_task_embedding_asked_for(game: str, task_from: s
         assert torch.equal(table[task_id(game)], old[task_id(source)])
         others = [row for row in range(60) if row != task_id(game)]
         assert torch.equal(table[others], old[others])
+
+
+def test_without_task_embeddings_nothing_is_adopted() -> None:
+    model = WorldActionModel(ModelConfig("t", 1, 1, 4, 1, 4, task_embedding=False), 8)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adopt_task(model, "Robotank", "paper")
+    assert states_equal(model.state_dict(), before)
 
 
 @pytest.mark.parametrize(

@@ -368,7 +368,7 @@ def test_searching_a_model_for_many_at_once_is_one_by_one(seed: int, choice: str
 )
 def test_impossible_settings_are_refused_by_name(settings_: dict, key: str) -> None:
     with pytest.raises(UserError, match=key):
-        check_planner(PlannerConfig("mcts", **settings_))
+        check_planner(PlannerConfig("mcts", **settings_), blocks=8)
 
 
 @pytest.mark.parametrize(
@@ -384,8 +384,8 @@ def test_the_preset_and_its_settings_make_the_search() -> None:
     preset = OmegaConf.load(Path(__file__).parents[1] / "configs" / "planner" / "mcts.yaml")
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PlannerConfig), preset))
     assert config == PlannerConfig("mcts")
-    check_planner(config)
-    check_planner(PlannerConfig("mcts", horizon=7, context=1))
+    check_planner(config, blocks=8)
+    check_planner(PlannerConfig("mcts", horizon=7, context=1), blocks=8)
     search = make_planner(PlannerConfig("mcts", 2, 3, 5, 0.9, False, 0.0, 12, 0.5, "visits"))
     assert isinstance(search, MonteCarloTreeSearch)
     assert (search.simulations, search.horizon, search.temperature, search.gamma) == (12, 3, 0.5, 0.9)

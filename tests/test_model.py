@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from jowa.cli import load_config
 from jowa.errors import UserError
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig, check_tokenizer, nearest_code
-from jowa.models.world_action_model import BLOCK_TOKENS, ModelConfig, WorldActionModel, check_model
+from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_model
+from jowa.objectives.world import observation_targets
 from jowa.pretrain import PretrainConfig
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
+from jowa.training.learner import Learner
 from jowa.training.optimization import Optimizers, decay_groups
 from jowa.training.run_plan import count
 
@@ -72,21 +74,47 @@ def test_positions_tasks_and_heads() -> None:
     assert hidden.action.shape == hidden.last_code.shape == (2, 8, 16)
     x = torch.cat([
         torch.cat([
-            model.embed_codes(batch.codes[:, t], torch.arange(36)[None] + BLOCK_TOKENS * t, batch.tasks),
-            model.embed_actions(batch.actions[:, t : t + 1], torch.tensor([[BLOCK_TOKENS * t + 36]]), batch.tasks),
+            model.embed_codes(batch.codes[:, t], torch.arange(36)[None] + 37 * t, batch.tasks),
+            model.embed_actions(batch.actions[:, t : t + 1], torch.tensor([[37 * t + 36]]), batch.tasks),
         ], dim=1)
         for t in range(8)
     ], dim=1)  # fmt: skip
-    h = model.trunk(x).view(2, 8, BLOCK_TOKENS, 16)
+    h = model.trunk(x).view(2, 8, 37, 16)
     torch.testing.assert_close(hidden.action, h[:, :, 36])
     torch.testing.assert_close(hidden.last_code, h[:, :, 35])
     torch.testing.assert_close(hidden.observation, h[:, :, [*range(35), 36]])
     other = model.hidden(batch.codes, batch.actions, (batch.tasks + 1) % 60)
     assert (other.observation != hidden.observation).any(-1).all()
-    assert model.q_logits(h).shape == (2, 2, 8, BLOCK_TOKENS, 18, 51) and model.q_values(h).shape == (*h.shape[:3], 18)
+    assert model.q_logits(h).shape == (2, 2, 8, 37, 18, 51) and model.q_values(h).shape == (*h.shape[:3], 18)
     assert [f(h).shape[-1] for f in (model.observation_logits, model.reward_logits, model.end_logits)] == [32, 3, 2]
     scalar = small_model(q_loss="mse")
     assert scalar.q_logits(h).shape[-1] == 1 and scalar.q_values(h).shape == (*h.shape[:3], 18)
+
+
+@torch.no_grad()
+def test_losses_count_the_codes_there_are() -> None:
+    tokenizer = Tokenizer(replace(TOKENIZER, factors=(7, 4)))
+    model = WorldActionModel(replace(MODEL, blocks=5), TOKENIZER.vocabulary, tokenizer.tokens_per_frame)
+    learner = Learner(tokenizer, model, ObjectiveConfig(), torch.ones(60, 18, dtype=torch.bool))
+    learner.begin(StageConfig())
+    long = padded_batch([5, 2])
+    columns = ("frames", "actions", "rewards", "ends", "valid")
+    batch = replace(long, **{name: getattr(long, name)[:, :5] for name in columns})
+    codes = learner.codes(batch)
+    assert codes.shape == (2, 5, 9)
+    assert learner.counts(one_part(batch))["observation"] == observation_targets(codes, batch.valid)[1].sum()
+    assert model.hidden(codes, batch.actions, batch.tasks).observation.shape == (2, 5, 9, 16)
+
+
+@torch.inference_mode()
+def test_without_task_embeddings_no_game_is_told_from_another() -> None:
+    model = small_model(task_embedding=False).eval()
+    assert not any("task" in name for name in model.state_dict())
+    batch = padded_batch([8, 8], codes=True)
+    assert batch.codes is not None
+    one = model.hidden(batch.codes, batch.actions, batch.tasks)
+    other = model.hidden(batch.codes, batch.actions, (batch.tasks + 1) % 60)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_expected_q_is_the_mean_distributions_mean() -> None:
@@ -259,6 +287,30 @@ def test_bytes_and_floats_are_the_same_screen() -> None:
 
 
 @pytest.mark.parametrize(
+    ("factors", "codes", "sides"),
+    [((7, 2), 36, (12, 42)), ((7, 4), 9, (12, 21)), ((7, 3), 16, (12, 28)), ((4, 3), 49, (21, 28)),
+     ((7, 1), 144, (12, 84)), ((1, 84), 1, (84, 1))],
+)  # fmt: skip
+@torch.no_grad()
+def test_factors_decide_how_many_codes_a_frame_has(
+    factors: tuple[int, int], codes: int, sides: tuple[int, int]
+) -> None:
+    tokenizer = Tokenizer(replace(TOKENIZER, factors=factors, encoder_blocks=(0, 0, 1)))
+    frames = torch.randint(0, 256, (2, 1, 84, 84)).to(torch.uint8)
+    met: list[int] = []
+    for level in (tokenizer.encoder.down[0], tokenizer.decoder.up[2]):
+        level.register_forward_hook(lambda module, inputs, output: met.append(output.shape[-1]))
+    x, reconstruction, quantised = tokenizer(frames)
+    assert tokenizer.tokens_per_frame == codes and tuple(met) == sides
+    assert x.shape == reconstruction.shape == (2, 1, 84, 84)
+    assert quantised.latents.shape == quantised.nearest.shape == (2, 8, tokenizer.grid, tokenizer.grid)
+    assert torch.equal(tokenizer.encode(frames), quantised.codes) and quantised.codes.shape == (2, codes)
+    assert tokenizer.decode(quantised.codes).shape == (2, 1, 84, 84)
+    row_by_row = quantised.codes.view(2, tokenizer.grid, tokenizer.grid)
+    assert torch.equal(tokenizer.embedding(row_by_row).permute(0, 3, 1, 2), quantised.nearest)
+
+
+@pytest.mark.parametrize(
     ("changes", "key"),
     [
         ({"heads": 3}, "model.heads=3"),
@@ -267,6 +319,8 @@ def test_bytes_and_floats_are_the_same_screen() -> None:
         ({"q_loss": "huber"}, "model.q_loss"),
         ({"atoms": 1}, "model.atoms"),
         ({"support_low": 30.0}, "model.support_high"),
+        ({"blocks": 1}, "model.blocks"),
+        ({"blocks": 65}, "model.blocks"),
         ({"dropout": 1.5}, "model.dropout"),
         ({"q_dropout": -0.1}, "q_dropout"),
     ],
@@ -283,6 +337,10 @@ def test_models_that_cannot_be_built(changes: dict[str, object], key: str) -> No
         ({"widths": (4, 5, 4)}, "tokenizer.widths"),
         ({"encoder_blocks": (1, 1)}, "tokenizer.encoder_blocks"),
         ({"decoder_blocks": (0, 0, -1)}, "tokenizer.decoder_blocks"),
+        ({"factors": (7,)}, "tokenizer.factors"),
+        ({"factors": (0, 7)}, "tokenizer.factors"),
+        ({"factors": (-7, -2)}, "tokenizer.factors"),
+        ({"factors": (7, 5)}, r"tokenizer.factors .* \[7, 5\]: \[7,2\] gives 36 codes"),
         ({"embedding_width": 0}, "tokenizer.embedding_width"),
         ({"vocabulary": 70_000}, "tokenizer.vocabulary"),
         ({"perceptual": "ssim"}, "tokenizer.perceptual"),

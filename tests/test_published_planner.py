@@ -18,6 +18,8 @@ from jowa.evaluate import EvaluateConfig
 from jowa.evaluation.player import Player
 from jowa.games import GAMES as ALL_GAMES
 from jowa.games import PRETRAINING_GAMES
+from jowa.models.published import MODELS
+from jowa.models.world_action_model import ModelConfig
 from jowa.planning import config as planner_config
 from jowa.planning.config import PlannerConfig, check_planner, make_planner
 from jowa.planning.dream import Context
@@ -35,20 +37,20 @@ def test_every_game_of_every_size_has_its_settings() -> None:
     for size in PUBLISHED_SIZES:
         assert set(official_evaluation(size)) == set(PRETRAINING_GAMES)
         for game, published in official_evaluation(size).items():
-            settings = planner().for_game(size, game)
+            settings = planner().for_game(MODELS[size], game)
             assert (settings.name, settings.respect_termination, settings.gamma) == ("beam", False, 0.99)
             assert (settings.context, settings.width, settings.horizon) == (
                 published.context, published.width, published.horizon
             )  # fmt: skip
-    phoenix = planner().for_game("70M", "Phoenix")
+    phoenix = planner().for_game(MODELS["70M"], "Phoenix")
     assert (phoenix.context, phoenix.width, phoenix.horizon) == (1, 2, 2)
 
 
 def test_what_is_set_goes_for_all_games() -> None:
-    settings = planner("planner.width=7", "planner.respect_termination=true").for_game("150M", "Seaquest")
+    settings = planner("planner.width=7", "planner.respect_termination=true").for_game(MODELS["150M"], "Seaquest")
     assert (settings.context, settings.width, settings.horizon, settings.respect_termination) == (6, 7, 2, True)
     with pytest.raises(UserError, match=r"planner\.horizon=3 exceed the 8 frames"):
-        planner("planner.horizon=3").for_game("150M", "Seaquest")
+        planner("planner.horizon=3").for_game(MODELS["150M"], "Seaquest")
 
 
 def test_the_name_alone_is_not_the_preset() -> None:
@@ -57,7 +59,7 @@ def test_the_name_alone_is_not_the_preset() -> None:
 
 
 def test_other_planners_are_the_same_for_all_games() -> None:
-    assert PlannerConfig().for_game("nano", "Pong") == PlannerConfig()
+    assert PlannerConfig().for_game(ModelConfig("nano"), "Pong") == PlannerConfig()
     with pytest.raises(ValueError, match="for_game"):
         make_planner(planner())
 
@@ -68,7 +70,7 @@ def test_other_planners_are_the_same_for_all_games() -> None:
 )
 def test_unknown_settings_are_refused(size: str, game: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        planner().for_game(size, game)
+        planner().for_game(ModelConfig(size), game)
 
 
 def test_an_evaluation_of_a_size_without_settings_writes_nothing(smoke_run: Path, tmp_path: Path) -> None:

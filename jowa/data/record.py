@@ -141,7 +141,7 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
         check_planner(config.planner)
         agent = _open(config.policy).agent
         for game in games:
-            config.planner.for_game(agent.model.config.name, game)
+            config.planner.for_game(agent.model.config, game)
     else:
         for game in games:
             check_behaviour(config.policy, game)
@@ -206,7 +206,7 @@ def _planner(config: RecordConfig, game: str) -> PlannerConfig | None:
     """A JOWA agent's settings for the game."""
     if not _names_agent(config.policy):
         return None
-    return config.planner.for_game(_open(config.policy).agent.model.config.name, game)
+    return config.planner.for_game(_open(config.policy).agent.model.config, game)
 
 
 def _seed(config: RecordConfig, tally: Tally) -> int:

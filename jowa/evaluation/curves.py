@@ -25,7 +25,7 @@ _MEANINGS = {
     "conservative_all": "The penalty's first half: the soft maximum (logsumexp) of the Q values of all actions.",
     "conservative_data": "The penalty's second half: minus the Q value of the action in the data.",
     "speed/sequences_per_second": "Sequences of eight agent steps trained on in a second.",
-    "speed/tokens_per_second": "Tokens (36 codes and an action for each agent step) trained on in a second.",
+    "speed/tokens_per_second": "Tokens (a screen's codes and an action for each agent step) trained on in a second.",
     "gradient_norm/model": "Length of the world-action model's gradient before it is clipped.",
     "gradient_norm/tokenizer": "Length of the tokenizer's gradient before it is clipped.",
 }

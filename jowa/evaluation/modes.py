@@ -45,7 +45,7 @@ def planners_of(mode: str, config: PlannerConfig, agent: Agent, games: Sequence[
     """
     if mode == RANDOM:
         return {}
-    planners = {game: config.for_game(agent.model.config.name, game) for game in games}
+    planners = {game: config.for_game(agent.model.config, game) for game in games}
     if mode == PLANNING:
         return planners
     return {game: replace(planner, name="greedy", width=1, horizon=0) for game, planner in planners.items()}

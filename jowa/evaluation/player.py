@@ -34,7 +34,7 @@ class Player:
         tokenizer: encodes screens; in eval mode, on `device`.
         dream: the model's imagination, reset at every decision; in eval mode.
         planner: chooses among legal actions.
-        context: real frames given, the present one included, 1 to 8 less the planner's depth.
+        context: real frames given, the present one included, 1 to the model's blocks less the planner's depth.
         tasks: (N,) task ids.
         legal: (N, 18) bool.
         device: where the tokenizer's weights are.

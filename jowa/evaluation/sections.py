@@ -28,7 +28,7 @@ def films(shots: Sequence[Film]) -> str:
         "second), in the 84×84 grey pixels the model is given."
     )
     if any(film.seen is not None for film in shots):
-        explanation += " Left the screen, right what is left of it in the 36 codes that the model really sees."
+        explanation += " Left the screen, right what is left of it in the codes that the model really sees."
     figures = "".join(page.captioned(_player(film), _caption(film)) for film in shots)
     return page.section("Watch it play", explanation, f'<div class="films">{figures}</div>')
 
@@ -61,10 +61,10 @@ def world_model(evidence: Sequence[WorldModelEvidence], held_out: bool = True) -
     )
     explanation = (
         f"On <b>{'held-out' if held_out else 'recorded'} episodes</b>, one agent step ahead. "
-        "A screen is a 6×6 grid of codes; <b>copying</b> "
+        "A screen is a grid of codes; <b>copying</b> "
         "repeats the last screen's code in each cell, which is right wherever nothing moves. <b>Next code</b>: "
         "each code is predicted from the true codes before it, its own screen's included. <b>Imagined</b>: "
-        "all 36 codes of the next screen are decoded one after the other from the model's own choices, as planning "
+        "all codes of the next screen are decoded one after the other from the model's own choices, as planning "
         "does, on a sample. The right half counts only the <b>cells that change</b>, where copying is never right."
     )
     more = (

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from jowa.data.batch import Batch
 from jowa.games import GAMES
-from jowa.models.tokenizer import TOKENS_PER_FRAME
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.dream import Context
 from jowa.planning.tree_dream import TreeDream
@@ -74,7 +73,8 @@ class WorldModelEvidence:
 class _Counts:
     """What is counted, one row a task, so that games and their pool come from the same numbers."""
 
-    def __init__(self, tasks: int) -> None:
+    def __init__(self, tasks: int, tokens_per_frame: int) -> None:
+        self.tokens_per_frame = tokens_per_frame
         self.sequences = np.zeros(tasks, np.int64)
         self.steps = np.zeros(tasks, np.int64)
         self.next_code = np.zeros((tasks, 5), np.int64)
@@ -91,8 +91,8 @@ class _Counts:
             game=name,
             sequences=int(self.sequences[rows].sum()),
             steps=int(self.steps[rows].sum()),
-            next_code=_code_score(self.next_code[rows].sum(0)),
-            imagined=_code_score(self.imagined[rows].sum(0)),
+            next_code=_code_score(self.next_code[rows].sum(0), self.tokens_per_frame),
+            imagined=_code_score(self.imagined[rows].sum(0), self.tokens_per_frame),
             reward=reward,
             reward_macro_f1=float(np.mean(f1)) if f1 else None,
             termination=_class_scores(self.end[rows].sum(0), ["goes on", "episode ends"])[1],
@@ -112,7 +112,7 @@ def measure_world_model(
     """
     if model.training:
         raise ValueError("the model is in training mode: call eval() before measuring it")
-    counts = _Counts(len(GAMES))
+    counts = _Counts(len(GAMES), model.tokens_per_frame)
     dream = TreeDream(model)
     imagined = np.zeros(len(GAMES), np.int64)
     for batch in batches:
@@ -200,10 +200,10 @@ def _add_confusion(table: NDArray[np.int64], tasks: NDArray[np.int64], actual: T
     np.add.at(table, (tasks, actual.cpu().numpy(), predicted.cpu().numpy()), 1)
 
 
-def _code_score(counts: NDArray[np.int64]) -> CodeScore:
+def _code_score(counts: NDArray[np.int64], tokens_per_frame: int) -> CodeScore:
     codes, right, copied, changed, changed_right = (int(count) for count in counts)
     return CodeScore(
-        frames=codes // TOKENS_PER_FRAME,
+        frames=codes // tokens_per_frame,
         accuracy=_share(right, codes),
         copy=_share(copied, codes),
         changed=_share(changed, codes),

@@ -82,7 +82,7 @@ def load_agent(folder: Path) -> Agent:
     model_config, tokenizer_config = sizes_of(description)
     try:
         tokenizer = Tokenizer(tokenizer_config)
-        model = WorldActionModel(model_config, tokenizer_config.vocabulary)
+        model = WorldActionModel(model_config, tokenizer_config.vocabulary, tokenizer.tokens_per_frame)
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION} is damaged ({error}); choose another checkpoint.") from error
     load_weights(folder, tokenizer, model)

@@ -1,6 +1,7 @@
 """The tokenizer's convolutional encoder and decoder (paper, appendix on the VQ-VAE; tensor names as published).
 
-An 84×84 screen goes down ×7 and ×2 to a 6×6 grid and comes back up ×7 and ×2: the decoder is not the mirror image.
+By two factors, 7 and 2 unless set otherwise, an 84×84 screen goes down to a 6×6 grid and comes back up, ×7 first in
+both directions: the decoder is not the mirror image.
 """
 
 from __future__ import annotations
@@ -10,11 +11,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-DOWN_FACTORS = (7, 2)
-"""Between the encoder's levels: 84 → 12 → 6."""
-UP_FACTORS = (2, 7)
-"""Out of the decoder's level 1 and level 2: 6 → 42 → 84."""
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
@@ -126,12 +122,14 @@ class Middle(nn.Module):
 class Encoder(nn.Module):
     """(N, 1, 84, 84) in [−1, 1] → (N, embedding width, 6, 6). widths, blocks: of the levels at 84, 12 and 6."""
 
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int], embedding_width: int) -> None:
+    def __init__(
+        self, widths: Sequence[int], blocks: Sequence[int], embedding_width: int, factors: Sequence[int]
+    ) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(1, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         width = widths[0]
-        for i, factor in enumerate((*DOWN_FACTORS, 0)):
+        for i, factor in enumerate((*factors, 0)):
             level = Level(width, widths[i], blocks[i], attention=i > 0, down=factor)
             self.down.append(level)
             width = level.width
@@ -150,13 +148,15 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(N, embedding width, 6, 6) → (N, 1, 84, 84) in about [−1, 1]; `up`, widths and blocks count from 84 to 6."""
 
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int], embedding_width: int) -> None:
+    def __init__(
+        self, widths: Sequence[int], blocks: Sequence[int], embedding_width: int, factors: Sequence[int]
+    ) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(embedding_width, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1])
         levels: list[Level] = []
         width = widths[-1]
-        for i, factor in reversed(list(enumerate((0, *UP_FACTORS)))):
+        for i, factor in reversed(list(enumerate((0, *reversed(factors))))):
             levels.insert(0, Level(width, widths[i], blocks[i], attention=False, up=factor))
             width = levels[0].width
         self.up = nn.ModuleList(levels)

@@ -56,10 +56,14 @@ def published_size(agent: Agent) -> str:
         UserError: it is of none. A published file says nothing of its sizes, so nobody could read it.
     """
     model, tokenizer = agent.model.config, agent.tokenizer.config
-    for key in ("widths", "encoder_blocks", "decoder_blocks", "embedding_width", "vocabulary"):
+    for key in ("widths", "encoder_blocks", "decoder_blocks", "factors", "embedding_width", "vocabulary"):
         mine, theirs = np.array(getattr(tokenizer, key)), np.array(getattr(TOKENIZER, key))
         if not np.array_equal(mine, theirs):
             raise UserError(f"This agent has no published form: its tokenizer.{key} is {mine}, the published {theirs}.")
+    for key in ("blocks", "task_embedding"):
+        own, published = getattr(model, key), getattr(candidates()[0], key)
+        if own != published:
+            raise UserError(f"This agent has no published form: its model.{key} is {own}, the published {published}.")
     sizes = [key for key in vars(model) if key != "name" and "dropout" not in key]
     for config in candidates():
         if all(getattr(config, key) == getattr(model, key) for key in sizes):

@@ -1,7 +1,8 @@
-"""The tokenizer: a vector-quantised autoencoder that turns a screen into 36 codes (paper, section 4.1 and appendix)."""
+"""The tokenizer: a vector-quantised autoencoder that turns a screen into K codes (paper, section 4.1 and appendix)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,14 +13,15 @@ from torch import Tensor, nn
 from jowa.errors import UserError
 from jowa.models.autoencoder import Decoder, Encoder, initialise
 
-GRID = 6
-TOKENS_PER_FRAME = GRID * GRID
+SCREEN = 84
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
     """The defaults are the published network. Three levels: at 84, at 12 (encoder) or 42 (decoder), and at 6.
 
+    factors: how much the encoder shrinks between its levels, which the decoder takes back in the same order; what is
+    left of the 84×84 pixels is the grid of codes, 6×6 for 7 and 2.
     widths: channels of each level; encoder_blocks, decoder_blocks: its residual blocks, none leaves the width as it is.
     squared_weight: weight of the squared error beside the absolute one, which the paper has not. Without LPIPS the
     absolute error is long content with the background; the squared one makes large moving things appear earlier.
@@ -28,6 +30,7 @@ class TokenizerConfig:
     widths: tuple[int, ...] = (64, 64, 64)
     encoder_blocks: tuple[int, ...] = (2, 2, 2)
     decoder_blocks: tuple[int, ...] = (3, 3, 3)
+    factors: tuple[int, int] = (7, 2)
     embedding_width: int = 512
     vocabulary: int = 2048
     squared_weight: float = 0.0
@@ -43,6 +46,11 @@ def check_tokenizer(config: TokenizerConfig) -> None:
         blocks = getattr(config, key)
         if len(blocks) != 3 or min(blocks) < 0:
             raise UserError(f"tokenizer.{key} must be three numbers of at least 0, not {list(blocks)}.")
+    if len(config.factors) != 2 or min(config.factors) < 1 or SCREEN % math.prod(config.factors):
+        raise UserError(
+            f"tokenizer.factors must be two numbers of at least 1 whose product divides {SCREEN}, not "
+            f"{list(config.factors)}: [7,2] gives 36 codes a frame, [7,4] 9, [7,3] 16, [4,3] 49, [7,1] 144."
+        )
     if config.embedding_width < 1:
         raise UserError(f"tokenizer.embedding_width must be at least 1, not {config.embedding_width}.")
     if not 2 <= config.vocabulary <= 65536:
@@ -55,26 +63,28 @@ def check_tokenizer(config: TokenizerConfig) -> None:
 
 class Quantised(NamedTuple):
     latents: Tensor
-    """(N, C, 6, 6) before quantisation."""
+    """(N, C, G, G) before quantisation."""
     nearest: Tensor
-    """(N, C, 6, 6) the chosen code vectors; gradients reach the codebook."""
+    """(N, C, G, G) the chosen code vectors; gradients reach the codebook."""
     codes: Tensor
-    """(N, 36) int64, row by row."""
+    """(N, K) int64, row by row."""
 
 
 class Tokenizer(nn.Module):
-    """Frames ↔ codes. Screens are uint8, or floats in [0, 1]."""
+    """Frames ↔ codes. Screens are uint8, or floats in [0, 1]; a frame has K = G² codes (`tokens_per_frame`)."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         check_tokenizer(config)
         self.config = config
+        self.grid = SCREEN // math.prod(config.factors)
+        self.tokens_per_frame = self.grid**2
         width = config.embedding_width
-        self.encoder = Encoder(config.widths, config.encoder_blocks, width)
+        self.encoder = Encoder(config.widths, config.encoder_blocks, width, config.factors)
         self.pre_quant_conv = nn.Conv2d(width, width, 1)
         self.embedding = nn.Embedding(config.vocabulary, width)
         self.post_quant_conv = nn.Conv2d(width, width, 1)
-        self.decoder = Decoder(config.widths, config.decoder_blocks, width)
+        self.decoder = Decoder(config.widths, config.decoder_blocks, width, config.factors)
         initialise(self)
         nn.init.uniform_(self.embedding.weight, -1.0 / config.vocabulary, 1.0 / config.vocabulary)
         # Twice as fast on a CPU, and what tensor cores want on a GPU; values are the same.
@@ -95,24 +105,24 @@ class Tokenizer(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
             flat = latents.detach().flatten(2).transpose(1, 2).reshape(-1, latents.shape[1])
-            codes = nearest_code(flat, self.embedding.weight.detach().float()).view(-1, TOKENS_PER_FRAME)
+            codes = nearest_code(flat, self.embedding.weight.detach().float()).view(-1, self.tokens_per_frame)
             return Quantised(latents, self._vectors(codes), codes)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames (N, 1, 84, 84) uint8 or floats in [0, 1] → codes (N, 36) int64, always in float32."""
+        """Frames (N, 1, 84, 84) uint8 or floats in [0, 1] → codes (N, K) int64, always in float32."""
         with torch.autocast(frames.device.type, enabled=False):
             return self.quantise(to_signed(frames)).codes
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (N, 36) → screens (N, 1, 84, 84), floats clamped to [0, 1]."""
+        """Codes (N, K) → screens (N, 1, 84, 84), floats clamped to [0, 1]."""
         x = self.decoder(self.post_quant_conv(self._vectors(codes)))
         return ((x.float() + 1) / 2).clamp(0, 1)
 
     def _vectors(self, codes: Tensor) -> Tensor:
         vectors = F.embedding(codes, self.embedding.weight).transpose(1, 2)
-        return vectors.reshape(codes.shape[0], -1, GRID, GRID)
+        return vectors.reshape(codes.shape[0], -1, self.grid, self.grid)
 
 
 def to_signed(frames: Tensor) -> Tensor:

@@ -11,21 +11,20 @@ from torch import Tensor, nn
 
 from jowa.errors import UserError
 from jowa.models.q_ensemble import QEnsemble, ensemble_mean
-from jowa.models.tokenizer import TOKENS_PER_FRAME
 from jowa.models.transformer import KeyValueCache, Trunk, TrunkConfig
 
 ACTIONS = 18
 TASKS = 60
-BLOCKS = 8
-"""Frames a sequence can hold."""
-BLOCK_TOKENS = TOKENS_PER_FRAME + 1
-"""A frame's codes, then its action."""
-POSITIONS = BLOCKS * BLOCK_TOKENS
+MAXIMUM_BLOCKS = 64
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes. `q_loss` decides the last layer of the Q networks: c51 has `atoms` logits an action, mse one value."""
+    """Sizes. `q_loss` decides the last layer of the Q networks: c51 has `atoms` logits an action, mse one value.
+
+    blocks: frames a sequence can hold, in training and in planning (context and imagined steps together); the paper
+    has 8. task_embedding: whether every token is told its game.
+    """
 
     name: str = "custom"
     layers: int = 4
@@ -40,12 +39,16 @@ class ModelConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     q_dropout: float = 0.01
+    blocks: int = 8
+    task_embedding: bool = True
 
 
 def check_model(config: ModelConfig) -> None:
     """Raises UserError for sizes that can't be built, naming the key."""
     if min(config.layers, config.heads, config.width, config.q_networks, config.q_width) < 1:
         raise UserError("model.layers, heads, width, q_networks and q_width must be at least 1.")
+    if not 2 <= config.blocks <= MAXIMUM_BLOCKS:
+        raise UserError(f"model.blocks must lie in 2 … {MAXIMUM_BLOCKS} frames, not {config.blocks}.")
     if not all(0 <= rate < 1 for rate in (config.dropout, config.attention_dropout, config.q_dropout)):
         raise UserError("model.dropout, attention_dropout and q_dropout must lie in [0, 1).")
     if config.width % config.heads:
@@ -62,7 +65,7 @@ class Hidden(NamedTuple):
     """The trunk's states where the heads read them."""
 
     observation: Tensor
-    """(B, L, 36, D): codes 0 … 34, then the action; place k predicts code k+1, the action the next frame's first."""
+    """(B, L, K, D): codes 0 … K − 2, then the action; place k predicts code k+1, the action the next frame's first."""
     action: Tensor
     """(B, L, D): reward and termination."""
     last_code: Tensor
@@ -70,21 +73,30 @@ class Hidden(NamedTuple):
 
 
 class WorldActionModel(nn.Module):
-    """Embeddings, trunk and heads, and the frozen target copy of the Q networks."""
+    """Embeddings, trunk and heads, and the frozen target copy of the Q networks.
+
+    Attributes:
+        tokens_per_frame: K, the codes of a frame.
+        block_tokens: a frame's codes, then its action.
+        positions: tokens of the longest sequence.
+    """
 
     support: Tensor
 
-    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int, tokens_per_frame: int = 36) -> None:
         super().__init__()
         check_model(config)
         self.config = config
         self.vocabulary = vocabulary
+        self.tokens_per_frame = tokens_per_frame
+        self.block_tokens = tokens_per_frame + 1
+        self.positions = config.blocks * self.block_tokens
         width = config.width
         self.code_embedding = nn.Embedding(vocabulary, width)
         self.action_embedding = nn.Embedding(ACTIONS, width)
-        self.position_embedding = nn.Embedding(POSITIONS, width)
-        self.code_task_embedding = nn.Embedding(TASKS, width)
-        self.action_task_embedding = nn.Embedding(TASKS, width)
+        self.position_embedding = nn.Embedding(self.positions, width)
+        self.code_task_embedding = nn.Embedding(TASKS, width) if config.task_embedding else None
+        self.action_task_embedding = nn.Embedding(TASKS, width) if config.task_embedding else None
         self.trunk_config = TrunkConfig(
             config.layers, config.heads, width, config.dropout, config.dropout, config.attention_dropout
         )
@@ -120,28 +132,28 @@ class WorldActionModel(nn.Module):
 
     def embed_codes(self, codes: Tensor, positions: Tensor, tasks: Tensor) -> Tensor:
         """codes, positions (N, T) and tasks (N,) → (N, T, D)."""
-        return self._embed(self.code_embedding(codes), self.code_task_embedding(tasks), positions)
+        return self._embed(self.code_embedding(codes), self.code_task_embedding, positions, tasks)
 
     def embed_actions(self, actions: Tensor, positions: Tensor, tasks: Tensor) -> Tensor:
         """actions (N, T) of the full 18, positions (N, T) and tasks (N,) → (N, T, D)."""
-        return self._embed(self.action_embedding(actions), self.action_task_embedding(tasks), positions)
+        return self._embed(self.action_embedding(actions), self.action_task_embedding, positions, tasks)
 
-    def _embed(self, tokens: Tensor, task: Tensor, positions: Tensor) -> Tensor:
-        out: Tensor = tokens + task[:, None] + self.position_embedding(positions)
+    def _embed(self, tokens: Tensor, task_table: nn.Embedding | None, positions: Tensor, tasks: Tensor) -> Tensor:
+        if task_table is not None:
+            tokens = tokens + task_table(tasks)[:, None]
+        out: Tensor = tokens + self.position_embedding(positions)
         return out
 
     def hidden(self, codes: Tensor, actions: Tensor, tasks: Tensor) -> Hidden:
-        """codes (B, L, 36), actions (B, L), tasks (B,) through the trunk, causally, from position 0."""
+        """codes (B, L, K), actions (B, L), tasks (B,) through the trunk, causally, from position 0."""
         length = codes.shape[1]
-        positions = rearrange(
-            torch.arange(length * BLOCK_TOKENS, device=codes.device), "(l t) -> l t", t=BLOCK_TOKENS
-        )
+        positions = torch.arange(length * self.block_tokens, device=codes.device).view(length, self.block_tokens)
         x_codes = self.embed_codes(codes.flatten(1), positions[None, :, :-1].flatten(1), tasks)
         x_actions = self.embed_actions(actions, positions[None, :, -1], tasks)
         blocks = torch.cat([rearrange(x_codes, "b (l k) d -> b l k d", l=length), x_actions[:, :, None]], dim=2)
         h = self.trunk(rearrange(blocks, "b l t d -> b (l t) d"))
         h = rearrange(h, "b (l t) d -> b l t d", l=length)
-        observation = torch.cat([h[:, :, : BLOCK_TOKENS - 2], h[:, :, -1:]], dim=2)
+        observation = torch.cat([h[:, :, : self.block_tokens - 2], h[:, :, -1:]], dim=2)
         return Hidden(observation, h[:, :, -1], h[:, :, -2])
 
     def new_cache(self, batch: int, slots: int) -> KeyValueCache:

@@ -12,7 +12,7 @@ def autoencoding_losses(
 ) -> dict[str, Tensor]:
     """Each frame's means, (N,); divide their sums by the sum of `weight`.
 
-    x, reconstruction (N, 1, 84, 84) in [−1, 1]; latents, nearest (N, C, 6, 6); weight (N,): 0 leaves a frame out.
+    x, reconstruction (N, 1, 84, 84) in [−1, 1]; latents, nearest (N, C, G, G); weight (N,): 0 leaves a frame out.
     """
 
     def mean(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from jowa.errors import UserError
+from jowa.models.world_action_model import ModelConfig
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.greedy import Greedy
 from jowa.planning.mcts import CHOICES, MonteCarloTreeSearch
@@ -50,15 +51,19 @@ class PlannerConfig:
         """Agent steps that are imagined ahead: the horizon, or 0 for greedy play."""
         return 0 if self.name == "greedy" else self.horizon
 
-    def for_game(self, size: str, game: str) -> PlannerConfig:
+    def for_game(self, model: ModelConfig, game: str) -> PlannerConfig:
         """The settings that one game is played with by a model of that size.
 
         Raises:
-            UserError: the published settings are asked for, and there are none for the game or the size, or what they
-                were changed to can't work.
+            UserError: the published settings are asked for, and there are none for the game or the size, or the
+                settings can't work with the model's frames.
         """
-        if self.name != "published":
-            return self
+        settings = self._published(model.name, game) if self.name == "published" else self
+        check_planner(settings, model.blocks)
+        return settings
+
+    def _published(self, size: str, game: str) -> PlannerConfig:
+        """What the paper's authors set, where nothing else is asked for."""
         games = official_evaluation(size)
         if game not in games:
             known = f"{size} models have them for {', '.join(games)}" if games else f"{', '.join(PUBLISHED_SIZES)} have"
@@ -66,19 +71,17 @@ class PlannerConfig:
                 f"planner=published has no settings for {game} with a {size} model ({known}): choose another planner."
             )
         published = games[game]
-        settings = replace(
+        return replace(
             self,
             name="beam",
             width=self.width or published.width,
             horizon=self.horizon or published.horizon,
             context=self.context or published.context,
         )
-        check_planner(settings)
-        return settings
 
 
-def check_planner(config: PlannerConfig, blocks: int = 8) -> None:
-    """Refuse settings that cannot work with a model of `blocks` frames.
+def check_planner(config: PlannerConfig, blocks: int | None = None) -> None:
+    """Refuse settings that cannot work, with a model of `blocks` frames where the model is known already.
 
     Raises:
         UserError: naming the key to change.
@@ -96,12 +99,15 @@ def check_planner(config: PlannerConfig, blocks: int = 8) -> None:
         raise UserError(f"planner.width={config.width} keeps no future: set it to 1 or more.")
     if config.horizon < 0:
         raise UserError(f"planner.horizon={config.horizon} is negative: set it to 0 (greedy play) or more.")
+    if config.context < least:
+        raise UserError(f"planner.context={config.context} gives the model no frame to see: set it to 1 or more.")
     if not 0 <= config.tie_tolerance < math.inf:
         raise UserError(f"planner.tie_tolerance={config.tie_tolerance} is no tolerance: set it to 0 or more.")
     if not 0 < config.gamma <= 1:
         raise UserError(f"planner.gamma={config.gamma} is no discount: set it above 0 and at most 1.")
     _check_mcts(config)
-    _check_frames(config, blocks, least)
+    if blocks is not None:
+        _check_frames(config, blocks)
 
 
 def _check_mcts(config: PlannerConfig) -> None:
@@ -125,9 +131,9 @@ def _check_mcts(config: PlannerConfig) -> None:
         )
 
 
-def _check_frames(config: PlannerConfig, blocks: int, least: int) -> None:
+def _check_frames(config: PlannerConfig, blocks: int) -> None:
     """Refuse a context and an imagined future that are longer than the model's `blocks` frames."""
-    if not least <= config.context <= blocks:
+    if config.context > blocks:
         raise UserError(
             f"planner.context={config.context} is not possible: the model sees 1 to {blocks} frames, "
             f"set planner.context accordingly."

@@ -39,8 +39,8 @@ def reconstruct(tokenizer: Tokenizer, frames: Frames, chunk: int = 64) -> Frames
 
 
 @torch.inference_mode()
-def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: int = 4) -> list[Strip]:
-    """One strip for every sequence without padding of a batch with frames: `context` frames are given.
+def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: int | None = None) -> list[Strip]:
+    """One strip for every sequence without padding of a batch with frames: `context` frames are given, half if None.
 
     Raises:
         ValueError: the batch has no frames, or nothing is left to dream.
@@ -48,6 +48,7 @@ def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: 
     if batch.frames is None:
         raise ValueError("strips need batches with frames")
     length = batch.frames.shape[1]
+    context = length // 2 if context is None else context
     if not 1 <= context < length:
         raise ValueError(f"a context of {context} frames leaves nothing of {length} to dream")
     whole = batch.valid.all(1)

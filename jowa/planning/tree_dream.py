@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jowa.models.transformer import KeyValueCache
-from jowa.models.world_action_model import BLOCK_TOKENS, BLOCKS, WorldActionModel
+from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.dream import Context, Nodes
 from jowa.planning.tree import Tree
 
@@ -48,7 +48,7 @@ class TreeDream:
 
     @torch.inference_mode()
     def reset(self, context: Context) -> Nodes:
-        """Read a context of at most 8 frames and start new trees: their roots, with q (N, 1, 18).
+        """Read a context of at most the model's blocks and start new trees: their roots, with q (N, 1, 18).
 
         Raises:
             ValueError: if the context is wider than the model's sequence, or the model is in training mode.
@@ -56,8 +56,9 @@ class TreeDream:
         model = self._model
         if model.training:
             raise ValueError("the model is in training mode: call eval() before dreaming with it")
-        if context.codes.shape[1] > BLOCKS:
-            raise ValueError(f"the context has {context.codes.shape[1]} frames, the model sees {BLOCKS}")
+        blocks = model.config.blocks
+        if context.codes.shape[1] > blocks:
+            raise ValueError(f"the context has {context.codes.shape[1]} frames, the model sees {blocks}")
         context = context.to(model.device)
         embedded = self._embed_context(context)
         count, slots = embedded.shape[:2]
@@ -66,16 +67,16 @@ class TreeDream:
         causal = (every_slot <= every_slot[:, None]).expand(count, -1, -1)
         hidden = model.trunk(embedded, cache, every_slot, causal)
         present = context.lengths - 1
-        last_code = (present + 1) * BLOCK_TOKENS - 2
+        last_code = (present + 1) * model.block_tokens - 2
         q = _at_least_float32(model.q_values(_take(hidden, last_code)))[:, None]
-        tree = Tree(_take(context.codes, present), context.lengths, context.codes.shape[1], BLOCKS)
+        tree = Tree(_take(context.codes, present), context.lengths, context.codes.shape[1], blocks)
         self._trees = _Trees(tree, cache, context.tasks)
         reward = torch.zeros_like(q[..., 0])
         return Nodes(torch.zeros_like(present)[:, None], reward, torch.ones_like(reward), q)
 
     @torch.inference_mode()
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
-        """Imagine playing actions (N, B) int64 in nodes (N, B) int64: 37 trunk calls for B new nodes a tree.
+        """Imagine playing actions (N, B) int64 in nodes (N, B) int64: K + 1 trunk calls for B new nodes a tree.
 
         Raises:
             ValueError: before any work, if a path would have more frames than the model sees.

@@ -71,7 +71,7 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the loop runs. Steps count optimiser steps; batch_size counts sequences of 8 frames over all processes.
+    """How the loop runs. Steps count optimiser steps; batch_size counts sequences over all processes.
 
     micro_batch: sequences a process works on at once, its whole share if null; it changes memory, not results.
     precision: bf16, fp32 or auto (bf16 on a GPU). compile: whether to compile the model; null does on a GPU.
@@ -143,12 +143,21 @@ def check_batch(config: TrainingConfig, ranks: int, stages: dict[str, StageConfi
 
 def check_data(config: DataConfig) -> None:
     """Raises UserError for values out of range."""
-    if not 1 <= config.stride <= 8:
-        raise UserError(f"data.stride must lie in 1 … 8 agent steps, not {config.stride}.")
+    if config.stride < 1:
+        raise UserError(f"data.stride must be at least 1 agent step, not {config.stride}.")
     if not 0 <= config.holdout < 1:
         raise UserError(f"data.holdout must lie in [0, 1), not {config.holdout}.")
     _one_of("data.balance", config.balance, BALANCES)
     _one_of("data.pad", config.pad, PADS)
+
+
+def check_stride(config: DataConfig, blocks: int) -> None:
+    """Raises UserError when sequences of `blocks` frames would leave agent steps out."""
+    if config.stride > blocks:
+        raise UserError(
+            f"data.stride={config.stride} would skip steps between sequences of model.blocks={blocks} frames: set "
+            f"data.stride to at most {blocks}."
+        )
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jowa.data.batch import Batch
 from jowa.models.perceptual import LPIPS
-from jowa.models.tokenizer import TOKENS_PER_FRAME, Tokenizer
+from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
 from jowa.objectives.autoencoding import autoencoding_losses
 from jowa.objectives.conservative import conservative_counts, conservative_losses
@@ -88,7 +88,7 @@ class Learner(nn.Module):
     def places(self, part: Part) -> Tensors:
         """How many places each loss sums over: (B,) by sequence, or (F,) by frame for the tokenizer's losses."""
         batch = part.batch
-        places = dict(world_counts(batch.valid, TOKENS_PER_FRAME))
+        places = dict(world_counts(batch.valid, self.model.tokens_per_frame))
         places["td"] = td_count(batch.ends, batch.valid)
         places |= conservative_counts(batch.valid, self._real(batch))
         return {name: places.get(name, part.frame_weight).float() for name in self.loss_weights()}
@@ -170,11 +170,11 @@ class Learner(nn.Module):
         return losses, expected
 
     def codes(self, batch: Batch) -> Tensor:
-        """The batch's codes (B, L, 36), from its frames where it carries none."""
+        """The batch's codes (B, L, K), from its frames where it carries none."""
         if batch.codes is not None:
             return batch.codes
         assert batch.frames is not None, "a batch carries frames or codes"
-        return self.tokenizer.encode(batch.frames.flatten(0, 1)).view(*batch.frames.shape[:2], TOKENS_PER_FRAME)
+        return self.tokenizer.encode(batch.frames.flatten(0, 1)).view(*batch.frames.shape[:2], -1)
 
     def _real(self, batch: Batch) -> Tensor:
         if self.objective.conservative == "combo" and batch.imagined is not None:

@@ -10,8 +10,8 @@ from torch import nn
 from jowa.data.selection import read_selection
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
-from jowa.models.tokenizer import TOKENS_PER_FRAME, Tokenizer
-from jowa.models.world_action_model import BLOCK_TOKENS, BLOCKS, WorldActionModel
+from jowa.models.tokenizer import Tokenizer
+from jowa.models.world_action_model import WorldActionModel
 from jowa.training.config import DataConfig, StageConfig, TrainingConfig
 
 GB = 1e9
@@ -28,7 +28,7 @@ def describe_run(
     """A page of plain text: parameters, steps and tokens, data found or missing, disk and memory."""
     lines = ["Model", *_parameters(tokenizer, model), "", "Stages"]
     for name, stage in stages.items():
-        lines.append(_stage(name, stage, config))
+        lines.append(_stage(name, stage, model, config))
     found, transitions = _data(data)
     lines += ["", f"Data in {Path(data.path).resolve()}", *found]
     lines += ["", "Disk", *_disk(tokenizer, model, transitions, config)]
@@ -50,12 +50,12 @@ def _parameters(tokenizer: Tokenizer, model: WorldActionModel) -> list[str]:
     ]
 
 
-def _stage(name: str, stage: StageConfig, config: TrainingConfig) -> str:
-    tokens = config.batch_size * BLOCKS * BLOCK_TOKENS
+def _stage(name: str, stage: StageConfig, model: WorldActionModel, config: TrainingConfig) -> str:
+    tokens = config.batch_size * model.positions
     trained = [part for part, on in (("tokenizer", stage.trains_tokenizer), ("world model", stage.world_weight > 0),
                                      ("Q", stage.trains_q)) if on]
     return (
-        f"  {name}: {stage.steps:,} steps × {config.batch_size} sequences × {BLOCKS * BLOCK_TOKENS} tokens = "
+        f"  {name}: {stage.steps:,} steps × {config.batch_size} sequences × {model.positions} tokens = "
         f"{stage.steps * tokens / 1e9:,.3f} G tokens; trains {', '.join(trained)} at {stage.learning_rate:g}"
     )
 
@@ -93,9 +93,10 @@ def _data(data: DataConfig) -> tuple[list[str], int]:
 
 def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, config: TrainingConfig) -> list[str]:
     weights = 4 * (count(tokenizer) + count(model))
+    frame = 2 * tokenizer.tokens_per_frame
     optimizers = 8 * (count(tokenizer) + count(model, trained_only=True))
     return [
-        f"  cached codes  {transitions * TOKENS_PER_FRAME * 2 / GB:.3f} GB (72 bytes a frame that is found)",
+        f"  cached codes  {transitions * frame / GB:.3f} GB ({frame} bytes a frame that is found)",
         f"  checkpoints   {(weights + optimizers) * config.keep_checkpoints * 2 / GB:.3f} GB at most "
         f"({config.keep_checkpoints} kept of each stage)",
     ]
@@ -105,7 +106,7 @@ def _memory(
     name: str, stage: StageConfig, tokenizer: Tokenizer, model: WorldActionModel, config: TrainingConfig, ranks: int
 ) -> str:
     sequences = config.micro_batch or config.batch_size // ranks
-    tokens = sequences * BLOCKS * BLOCK_TOKENS
+    tokens = sequences * model.positions
     state = 16 * count(model, trained_only=True) + 4 * count(tokenizer)
     # About 34 bytes a token, layer and channel in half precision without stored attention maps, twice that in float32,
     # and three float32 copies of the logits.

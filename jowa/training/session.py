@@ -51,7 +51,7 @@ def run_stages(
     settings: Settings, tokenizer: Tokenizer, model: WorldActionModel, store: EpisodeStore, distribution: Distribution
 ) -> Path:
     """Train through all stages, from the newest checkpoint when resuming; returns the run's folder."""
-    training = settings.training
+    training, length = settings.training, model.config.blocks
     folder = Path(settings.out)
     trains_tokenizer = any(stage.trains_tokenizer and stage.steps > 0 for stage in settings.stages.values())
     learner = make_learner(tokenizer, model, settings.objective, store, distribution, trains_tokenizer)
@@ -64,13 +64,13 @@ def run_stages(
     if resume_from is not None:
         check_same_data(resume_from, facts)
     check_logger(training.logger)
-    check_batch_size(training.batch_size, len(sequences(store, settings.data, "training", selection).order(0)))
+    check_batch_size(training.batch_size, len(sequences(store, settings.data, length, "training", selection).order(0)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
     log = MetricsLog(folder, training.logger, active=distribution.is_main)
     run = Run(folder, settings.seed, training, distribution, log, facts)
     for name, stage in stages:
         here = place is not None and place.stage == name
-        data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, distribution)
+        data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
         train_stage(
             run, name, stage, learner, data,
             resume_from=resume_from if here else None,
@@ -78,7 +78,7 @@ def run_stages(
             hooks=[
                 Regularly(hook, every) for hook, every in (
                     (validation_hook(learner, held_out, training, distribution), training.validate_every),
-                    (picture_hook(learner, sequences(store, settings.data, "held_out"), folder, distribution),
+                    (picture_hook(learner, sequences(store, settings.data, length, "held_out"), folder, distribution),
                      training.picture_every),
                 ) if hook is not None
             ],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jowa.models.world_action_model import BLOCK_TOKENS, BLOCKS, WorldActionModel
+from jowa.models.world_action_model import WorldActionModel
 from jowa.training.config import StageConfig
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "GH200": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0, "A10": 125.0,
@@ -40,8 +40,7 @@ class Workload:
 
 
 def workload(model: WorldActionModel, stage: StageConfig, batch_size: int, device: torch.device) -> Workload:
-    tokens = BLOCKS * BLOCK_TOKENS
-    return Workload(batch_size, batch_size * tokens, flops_per_token(model, stage), peak_flops(device))
+    return Workload(batch_size, batch_size * model.positions, flops_per_token(model, stage), peak_flops(device))
 
 
 def flops_per_token(model: WorldActionModel, stage: StageConfig) -> float:
@@ -51,12 +50,12 @@ def flops_per_token(model: WorldActionModel, stage: StageConfig) -> float:
     Q networks runs forwards alone.
     """
     config = model.config
-    width, tokens = config.width, BLOCKS * BLOCK_TOKENS
-    trunk = config.layers * (12 * width**2 + 2 * tokens * width)
-    codes = (BLOCK_TOKENS - 1) / BLOCK_TOKENS
-    world = codes * (width**2 + width * model.vocabulary) + (2 * width**2 + 5 * width) / BLOCK_TOKENS
+    width, block = config.width, model.block_tokens
+    trunk = config.layers * (12 * width**2 + 2 * model.positions * width)
+    codes = (block - 1) / block
+    world = codes * (width**2 + width * model.vocabulary) + (2 * width**2 + 5 * width) / block
     outputs = model.q_networks.actions * model.q_networks.atoms
-    q = config.q_networks * (width * config.q_width + config.q_width**2 + config.q_width * outputs) / BLOCK_TOKENS
+    q = config.q_networks * (width * config.q_width + config.q_width**2 + config.q_width * outputs) / block
     forwards = trunk + (world if stage.world_weight > 0 else 0) + (q if stage.trains_q else 0)
     return 6 * forwards + (2 * q if stage.trains_q else 0)
 

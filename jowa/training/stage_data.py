@@ -22,28 +22,31 @@ def stage_data(
     selection: Selection | None,
     stage: StageConfig,
     tokenizer: Tokenizer,
+    length: int,
     distribution: Distribution,
 ) -> tuple[SequenceDataset, SequenceDataset]:
     """(training, held-out) sequences of one stage. Codes are made where they are missing, the games shared by ranks."""
     cache = None if stage.trains_tokenizer else code_cache(store, tokenizer, distribution)
     return (
-        sequences(store, config, "training", selection, cache),
-        sequences(store, config, "held_out", selection, cache),
+        sequences(store, config, length, "training", selection, cache),
+        sequences(store, config, length, "held_out", selection, cache),
     )
 
 
 def sequences(
     store: EpisodeStore,
     config: DataConfig,
+    length: int,
     split: Split,
     selection: Selection | None = None,
     codes: CodeCache | None = None,
 ) -> SequenceDataset:
-    """The sequences that a run's configuration means, with frames unless there are codes."""
+    """The sequences of `length` frames that a run's configuration means, with frames unless there are codes."""
     return SequenceDataset(
         store,
         split=split,
         holdout=config.holdout,
+        length=length,
         stride=config.stride,
         pad=config.pad,
         real_steps_first=True,
