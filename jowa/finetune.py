@@ -39,7 +39,8 @@ class FinetuneConfig:
     size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: whose task embedding the game
     starts from: another game's name, `paper` (the paper's choice for its five held-out games), or `own`.
     perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with the
-    checkpoint, if any did, and `none` trains it on pixels alone.
+    checkpoint, if any did, and `none` trains it on pixels alone. resume: a run's folder, to go on with it by its own
+    configuration; auto, to go on with the run in `out` if it holds one; or no.
     """
 
     game: str = "???"
@@ -48,7 +49,7 @@ class FinetuneConfig:
     task_from: str = "paper"
     perceptual_weights: str | None = None
     out: str = "runs/finetune"
-    resume: bool = False
+    resume: str = "no"
     dry_run: bool = False
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)

@@ -32,10 +32,14 @@ from jowa.training.session import Settings, run_stages, use_threads
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """`out` is the run's folder; `resume` goes on with the run in it; `dry_run` prints the plan and stops."""
+    """`out` is the run's folder; `dry_run` prints the plan and stops.
+
+    resume: a run's folder, to go on with it by its own configuration; auto, to go on with the run in `out` if it holds
+    one; or no.
+    """
 
     out: str = "runs/pretrain"
-    resume: bool = False
+    resume: str = "no"
     dry_run: bool = False
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)

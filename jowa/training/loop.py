@@ -18,14 +18,19 @@ from jowa.data.batch import Batch
 from jowa.data.order import rank_slice
 from jowa.data.prefetch import Prefetch
 from jowa.data.sequences import SequenceDataset
-from jowa.errors import UserError
+from jowa.errors import Interrupted, UserError
 from jowa.models.world_action_model import BLOCK_TOKENS, BLOCKS
-from jowa.training.checkpoint import Place, load_optimizers, save_checkpoint
+from jowa.training.checkpoint import Place, load_optimizers
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
+from jowa.training.interruption import Interruption
 from jowa.training.learner import Learner, Part, draw_frames
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
+from jowa.training.saver import CheckpointSaver
+
+JUDGED_BY = "held_out/total"
+"""The metric whose lowest value makes a stage's best checkpoint."""
 
 Hook = Callable[[str, int], dict[str, float]]
 """Called on every process with (stage, steps done) at validation or picture time; returns metrics to log."""
@@ -57,6 +62,8 @@ def train_stage(
     """Run one stage from `first_step` to its end, leaving a checkpoint at the end and every checkpoint_every steps.
 
     Step s draws its data and random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
+    Raises Interrupted when a signal asks to stop, once the step is done and a checkpoint of it saved; what else was due
+    after that step is left out, since schedulers don't wait long.
     """
     config, distribution = run.config, run.distribution
     learner.begin(stage)
@@ -69,26 +76,43 @@ def train_stage(
         learner.model.synchronise_target()
     meter = Meter(distribution, config.batch_size)
     steps = range(first_step, stage.steps)
-    with Prefetch(batches(data, run, name, steps)) as prefetched, progress(run, name, first_step, stage.steps) as bar:
+    with (
+        CheckpointSaver(run.folder, run.facts, config.keep_checkpoints, distribution) as saver,
+        Interruption(distribution) as interruption,
+        Prefetch(batches(data, run, name, steps)) as prefetched,
+        progress(run, name, first_step, stage.steps) as bar,
+    ):
         for step, batch in zip(steps, prefetched, strict=True):
+            interruption.begin_step()
             metrics = train_step(run, name, step, wrapped, optimizers, batch.to(distribution.device, non_blocking=True))
             done = step + 1
+            place = Place(name, done)
             if done % config.target_every == 0:
                 learner.model.synchronise_target()
             meter.add(metrics)
-            if done % config.log_every == 0 or done == stage.steps:
+            stopped_by = interruption.end_step()
+            if done % config.log_every == 0 or done == stage.steps or stopped_by is not None:
                 values = meter.read()
                 run.log.write(name, done, values)
                 bar.set_postfix(postfix(values))
             bar.update()
+            if stopped_by is not None:
+                saver.save_now(place, learner, optimizers)
+                raise Interrupted(stopped_by, run.folder, f"step {done} of {name}")
+            shown: dict[str, float] = {}
             for hook, every in ((validate, config.validate_every), (picture, config.picture_every)):
                 if hook is not None and (done % every == 0 or done == stage.steps):
                     if values := hook(name, done):
                         run.log.write(name, done, values)
+                        shown |= values
                     learner.train()
                     meter.restart_clock()
-            if distribution.is_main and (done % config.checkpoint_every == 0 or done == stage.steps):
-                save_checkpoint(run.folder, Place(name, done), learner, optimizers, run.facts, config.keep_checkpoints)
+            if done == stage.steps:
+                saver.save_now(place, learner, optimizers)
+            elif done % config.checkpoint_every == 0:
+                saver.save(place, learner, optimizers)
+            if JUDGED_BY in shown:
+                saver.mark_best(place, shown[JUDGED_BY], JUDGED_BY)
 
 
 def train_step(
@@ -119,8 +143,8 @@ def train_step(
         norms = optimizers.step(step)
     except FloatingPointError as error:
         raise UserError(
-            f"Training stopped at step {step} of {name}: {error}. No weight was changed; lower the stage's "
-            f"learning_rate or set training.precision=fp32, and go on from the last checkpoint with resume=true."
+            f"Training stopped at step {step} of {name}: {error}. No weight was changed by it; start a run "
+            "in another out with a lower learning_rate of the stage, or with training.precision=fp32."
         ) from error
     return metrics | {key: norm.detach() / distribution.ranks for key, norm in norms.items()}
 
