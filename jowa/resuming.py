@@ -105,7 +105,7 @@ def _with_asked(
     place = {"out": str(run), "resume": str(run)}
     keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
     given = _leaves(OmegaConf.merge(compose(overrides), place))
-    if "out" in keys and _leaves(compose(overrides))["out"] != str(run):
+    if "out" in keys and Path(_leaves(compose(overrides))["out"]) != run:
         raise UserError(f"resume={run} goes on in that folder: leave out as it is, without out=….")
     usual = _leaves(OmegaConf.merge(compose([]), place))
     asked = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
+import os
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ from jowa.training.checkpoint import (
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
 from jowa.training.optimization import Optimizers
+from jowa.training.warning import warn
 
 
 class CheckpointSaver:
@@ -119,7 +121,7 @@ class CheckpointSaver:
                     f"{failure[0].upper()}{failure[1:]}: {last}; make room in {self.run / FOLDER} and go on with "
                     f"resume={self.run}."
                 ) from error
-            print(f"jowa: {failure}; training goes on, {last}.", file=sys.stderr, flush=True)
+            warn(f"{failure}; training goes on, {last}")
 
     def _mark(self, place: Place, value: float, metric: str, lower_is_better: bool) -> None:
         folder = self.run / FOLDER
@@ -132,7 +134,7 @@ class CheckpointSaver:
             write_json(folder / BEST, best)
             prune(self.run, place.stage, self.keep)
         except (OSError, UserError) as error:
-            print(f"jowa: the best checkpoint can't be noted ({_reason(error)}).", file=sys.stderr, flush=True)
+            warn(f"the best checkpoint can't be noted ({_reason(error)})")
 
 
 def _better(value: float, before: dict[str, Any] | None, metric: str, lower_is_better: bool) -> bool:
@@ -148,4 +150,5 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return str(error).splitlines()[0]
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(number.group(1))) if number else str(error).splitlines()[0]

@@ -16,6 +16,7 @@ from jowa.data.order import check_batch_size
 from jowa.data.selection import Selection
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
+from jowa.files import full_disk_told
 from jowa.games import GAMES, legal_mask
 from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
@@ -70,16 +71,17 @@ def run_stages(
     distribution.on_main(lambda: set_aside_undone(folder, list(settings.stages), place))
     log = MetricsLog(folder, training.logger, active=distribution.is_main)
     run = Run(folder, settings.seed, training, distribution, log, facts)
-    for name, stage in stages:
-        here = place is not None and place.stage == name
-        data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, distribution)
-        train_stage(
-            run, name, stage, learner, data,
-            resume_from=resume_from if here else None,
-            first_step=place.step if here and place is not None else 0,
-            validate=validation_hook(learner, held_out, training, distribution),
-            picture=picture_hook(learner, sequences(store, settings.data, "held_out"), folder, distribution),
-        )  # fmt: skip
+    with full_disk_told(f"make room and go on with resume={folder}"):
+        for name, stage in stages:
+            here = place is not None and place.stage == name
+            data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, distribution)
+            train_stage(
+                run, name, stage, learner, data,
+                resume_from=resume_from if here else None,
+                first_step=place.step if here and place is not None else 0,
+                validate=validation_hook(learner, held_out, training, distribution),
+                picture=picture_hook(learner, sequences(store, settings.data, "held_out"), folder, distribution),
+            )  # fmt: skip
     log.close()
     distribution.barrier()
     return folder
