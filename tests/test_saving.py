@@ -214,7 +214,8 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(copied: Path, name: str, damag
         pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", resume))
     assert len(names(copied)) == 4
     shutil.rmtree(newest)
-    (copied / "checkpoints" / ".stage2-00000004.tmp").mkdir()
+    (copied / "checkpoints" / ".stage1-00000002.tmp").mkdir()
+    (copied / "checkpoints" / ".best.json.tmp").touch()
     pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", resume))
     assert names(copied)[-1] == "stage2-00000005" and not list(copied.rglob(".*"))
 
