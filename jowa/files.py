@@ -14,6 +14,7 @@ from typing import Any
 
 from jowa.errors import UserError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -78,6 +79,17 @@ def require_writable_folder(path: Path | str, key: str) -> Path:
         reason = error.strerror or str(error)
         raise UserError(f"cannot write to the folder {folder} ({reason}): set {key} to one you can write to") from None
     return folder
+
+
+@contextlib.contextmanager
+def full_disk_told(what: str) -> Iterator[None]:
+    """Raise UserError where the block meets a full disk, a used-up quota or a limit on files; `what` to do then."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise UserError(f"{error.strerror}{f': {error.filename}' if error.filename else ''}; {what}.") from error
 
 
 @contextlib.contextmanager

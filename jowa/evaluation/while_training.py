@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,11 +17,11 @@ from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
-from jowa.training.loop import Hook
+from jowa.training.loop import Hook, Regularly
+from jowa.training.session import SCORE
 
 SEED = 1_000_000
 """The episodes that choose the best checkpoint are not those that `jowa.evaluate` reports."""
-SCORE = "evaluation/score"
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,19 @@ class EvaluationConfig:
                 rom_path(game, None)
 
 
+def evaluations(
+    config: EvaluationConfig, games: tuple[str, ...]
+) -> Callable[[Learner, Distribution], Regularly] | None:
+    """What makes the hook for a learner; None when training shall not play."""
+    if not config.every:
+        return None
+    return lambda learner, distribution: Regularly(evaluation_hook(learner, games, config, distribution), config.every)
+
+
 def evaluation_hook(
     learner: Learner, games: tuple[str, ...], config: EvaluationConfig, distribution: Distribution
 ) -> Hook:
-    """A hook that plays the games, shared among the processes, when Q is trained.
+    """A hook that plays the games, shared among the processes.
 
     It returns every game's mean return and `evaluation/score`: the mean over games of the human-normalised score, of
     those games that have one.
@@ -63,8 +73,6 @@ def evaluation_hook(
 
     @torch.no_grad()
     def evaluate(stage: str, step: int) -> dict[str, float]:
-        if not learner.stage.trains_q:
-            return {}
         learner.eval()
         agent = Agent(learner.tokenizer, learner.model, {})
         mine = games[distribution.rank :: distribution.ranks]

@@ -15,6 +15,7 @@ from jowa.planning.tree_dream import TreeDream
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
 from jowa.training.loop import Hook
+from jowa.training.warning import warn
 
 FOLDER = "pictures"
 MAXIMUM_GAMES = 6
@@ -32,9 +33,12 @@ def picture_hook(learner: Learner, held_out: SequenceDataset, run: Path, distrib
         if distribution.is_main:
             learner.eval()
             strips = dream_strips(learner.tokenizer, TreeDream(learner.model), held_out.batch(indices))
-            (run / FOLDER).mkdir(exist_ok=True)
-            with replacing(run / FOLDER / f"{stage}-{step:08d}.png") as temporary:
-                sheet(strips).save(temporary, format="PNG")
+            try:
+                (run / FOLDER).mkdir(exist_ok=True)
+                with replacing(run / FOLDER / f"{stage}-{step:08d}.png") as temporary:
+                    sheet(strips).save(temporary, format="PNG")
+            except OSError as error:
+                warn(f"the picture of step {step} of {stage} can't be saved ({error.strerror}); training goes on")
         return {}
 
     return draw

@@ -97,8 +97,8 @@ def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, confi
     optimizers = 8 * (count(tokenizer) + count(model, trained_only=True))
     return [
         f"  cached codes  {transitions * frame / GB:.3f} GB ({frame} bytes a frame that is found)",
-        f"  checkpoints   {(weights + optimizers) * config.keep_checkpoints * 2 / GB:.3f} GB at most "
-        f"({config.keep_checkpoints} kept of each stage)",
+        f"  checkpoints   {(weights + optimizers) * (config.keep_checkpoints + 1) * 2 / GB:.3f} GB at most "
+        f"({config.keep_checkpoints} kept of each stage, and its best)",
     ]
 
 
