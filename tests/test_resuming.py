@@ -84,6 +84,13 @@ def test_what_fixes_the_result_cannot_be_changed(run: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_learning_rate_is_changed_by_whoever_names_the_run_and_it(run: Path, tiny_data: Path) -> None:
+    changed = resumed(f"resume={run}", "stage2.learning_rate=0.5", "training.precision=fp32")
+    assert changed.stage2.learning_rate == 0.5 and changed.stage1 == resumed(f"resume={run}").stage1
+    with pytest.raises(UserError, match=r"stage2\.learning_rate=0\.001, not 0\.5"):
+        pretrain_config(tiny_data, run, "resume=auto", "stage2.learning_rate=0.5")
+
+
 def test_other_data_are_refused_wherever_they_are(run: Path, tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", lengths=(23, 9, 30, 12, 18))
     with pytest.raises(UserError, match=r"made with other data: data\.path"):
