@@ -1,5 +1,6 @@
 """The episode store: what goes in comes out, and no way of dying takes what was committed."""
 
+import errno
 import json
 import os
 import signal
@@ -368,6 +369,50 @@ def test_replacing_is_all_or_nothing(tmp_path):
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_replacing_the_same_file_at_once_the_last_wins(tmp_path, locks, monkeypatch):
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", no_locks)
+    path = tmp_path / "file"
+    with replacing(path) as slow:
+        slow.write_text("slow")
+        with replacing(path) as quick:
+            quick.write_text("quick")
+        assert path.read_text() == "quick" and slow.read_text() == "slow"
+    assert path.read_text() == "slow"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_writer_left_of_a_file_is_overwritten(tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom jowa.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n    temporary.write_text('half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / "file")], timeout=60, check=False)
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == [".file.lock", ".file.tmp"]
+    write_json(tmp_path / "file", "whole")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_sentence_for_any_file(tmp_path, monkeypatch, number):
+    def full(path, content):
+        path.touch()
+        raise OSError(number, os.strerror(number))
+
+    write_json(tmp_path / "file", "old")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=f"^The disk is full while writing {tmp_path}/file: make room"):
+        write_json(tmp_path / "file", "new")
+    assert json.loads((tmp_path / "file").read_text()) == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

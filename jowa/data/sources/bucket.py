@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jowa.errors import UserError
-from jowa.files import sync_file, sync_folder
+from jowa.files import full_disk, sync_file, sync_folder
 
 Advance = Callable[[int], Any]
 """Told how many more bytes are there; a negative number when some had to be thrown away."""
@@ -291,9 +290,7 @@ def _status(error: Exception) -> int | None:
 def _disk(path: Path) -> Iterator[None]:
     """The disk's errors in one sentence, and as nothing that could be taken for an error of the connection."""
     try:
-        yield
+        with full_disk(path):
+            yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sentence = f"The disk is full while writing {path}: make room and start again; finished parts are safe."
-            raise UserError(sentence) from error
         raise UserError(f"{path} can't be written ({error.strerror}).") from error
