@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import tempfile
@@ -85,6 +86,16 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` to `path` atomically, as indented JSON (NaN and infinities are refused: ValueError)."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def put_aside(path: Path) -> Path | None:
+    """Rename a file to `<name>.old`, `<name>.old2` … whichever is free; its new path, None if there is no such file."""
+    if not path.exists():
+        return None
+    names = (path.with_name(f"{path.name}.old{number if number > 1 else ''}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    return aside
 
 
 def require_writable_folder(path: Path | str, key: str) -> Path:
