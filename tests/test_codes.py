@@ -75,13 +75,26 @@ def test_batches_of_codes_equal_encoded_batches_of_frames(store):
     indices = np.random.default_rng(0).permutation(len(frames))
     left, right = frames.batch(indices), codes.batch(indices)
     assert left.codes is None and right.frames is None
-    assert right.codes.shape == (len(indices), 8, 4) and right.codes.dtype == torch.int32
-    assert right.to("cpu").codes.dtype == torch.int64
+    assert right.codes.shape == (len(indices), 8, 4) and right.codes.dtype == torch.uint16
+    right, second = right.to("cpu"), both.batch(indices).to("cpu")
+    assert right.codes.dtype == torch.int64
     direct = encode(left.frames.flatten(0, 1)).unflatten(0, (len(indices), 8))
     assert torch.equal(right.codes[left.valid], direct[left.valid])
     assert not right.codes[~left.valid].any() and (~left.valid).any()
-    assert torch.equal(both.batch(indices).frames, left.frames)
-    assert torch.equal(both.batch(indices).codes, right.codes)
+    assert torch.equal(second.frames, left.frames)
+    assert torch.equal(second.codes, right.codes)
+
+
+def test_codes_of_all_16_bits_stay_what_they_are(store):
+    def large(frames):
+        return 65_535 - encode(frames)
+
+    for game in store.games:
+        build_codes(store, game, "large1", large)
+    batch = SequenceDataset(store, codes=CodeCache.open(store, "large1")).batch(np.arange(12)).to("cpu")
+    frames = SequenceDataset(store).batch(np.arange(12)).frames
+    direct = large(frames.flatten(0, 1)).unflatten(0, (12, 8))
+    assert torch.equal(batch.codes[batch.valid], direct[batch.valid]) and batch.codes.max() > 60_000
 
 
 def test_a_cache_is_made_once(store):

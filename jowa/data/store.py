@@ -132,34 +132,39 @@ class EpisodeStore:
         """Frames (..., 84, 84) uint8 for row numbers of any shape (...) or a slice; IndexError if outside."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(self.transitions(game)))
-        return self.start_frames(game, rows)()
+        frames = np.empty((rows.size, *FRAME_SHAPE), np.uint8)
+        self.start_frames(game, rows.reshape(-1), frames, np.arange(rows.size))()
+        return frames.reshape(*rows.shape, *FRAME_SHAPE)
 
-    def start_frames(self, game: str, rows: NDArray[np.integer[Any]]) -> Callable[[], NDArray[np.uint8]]:
-        """Begin to read frames, and return what waits for them; several such reads are under way together."""
+    def start_frames(
+        self, game: str, rows: NDArray[np.integer[Any]], out: NDArray[np.uint8], places: NDArray[np.integer[Any]]
+    ) -> Callable[[], None]:
+        """Begin to read the frames of rows (n,) into out[places], and return what waits for them.
+
+        Several such reads are under way together. `out` is (m, 84, 84) uint8, `places` (n,) below m.
+        """
         self._check_rows(game, rows)
-        flat = rows.reshape(-1)
-        part_of = np.searchsorted(self._first_rows[game], flat, side="right") - 1
-        # Each run of consecutive rows in one part is one read.
-        begins = (np.diff(flat, prepend=-2) != 1) | (np.diff(part_of, prepend=-1) != 0)
-        first = np.flatnonzero(begins).tolist()
+        part_of = np.searchsorted(self._first_rows[game], rows, side="right") - 1
+        # Rows that follow each other in one part, and go to places that do so too, are one read.
+        begins = (np.diff(rows, prepend=-2) != 1) | (np.diff(part_of, prepend=-1) != 0)
+        first = np.flatnonzero(begins | (np.diff(places, prepend=-2) != 1)).tolist()
         batch = tensorstore.Batch()
         reads = []
-        for start, stop in itertools.pairwise([*first, len(flat)]):
+        for start, stop in itertools.pairwise([*first, len(rows)]):
             part = self._parts[game][part_of[start]]
-            row = int(flat[start]) - part.first_row
-            reads.append((start, stop, part, part.frames[row : row + stop - start].read(batch=batch)))
+            row, place = int(rows[start]) - part.first_row, int(places[start])
+            read = part.frames[row : row + stop - start].read(batch=batch)
+            reads.append((out[place : place + stop - start], part, read))
         batch.submit()
 
-        def result() -> NDArray[np.uint8]:
-            frames = np.empty((len(flat), *FRAME_SHAPE), np.uint8)
-            for start, stop, part, read in reads:
+        def finish() -> None:
+            for target, part, read in reads:
                 try:
-                    frames[start:stop] = read.result()
+                    target[:] = read.result()
                 except ValueError as error:
                     raise read_error(part.folder / FRAMES, error) from error
-            return frames.reshape(*rows.shape, *FRAME_SHAPE)
 
-        return result
+        return finish
 
     def read(self, game: str, rows: NDArray[np.integer[Any]], frames: bool = True) -> Rows:
         """Rows of any shape (...), such as (n, 8) windows; IndexError if one lies outside the game's data."""
