@@ -102,24 +102,32 @@ def build_codes(
     path = codes_path(store, game, tokenizer_hash)
     total = store.transitions(game)
     if not path.exists():
-        # A folder for each size: blocks of another one, which a killed process left, are no part of these.
-        folder = require_writable_folder(path.with_suffix(f".{block}.blocks"), "data.path")
-        blocks = _blocks(folder, total, block)
         facts = {"game": game, "tokenizer": tokenizer_hash, "data": store.fingerprint(game), "frames": total}
-        try:
-            with tqdm(total=total, desc=f"encoding {game}", unit="frame", disable=not progress) as bar:
-                for file, rows in _todo(blocks, share, path):
-                    _encode_block(file, store, game, rows, encode, chunk, bar)
-                bar.update(total - bar.n)  # what others did
-            _join(path, blocks, {**facts, "jowa_version": jowa.__version__})
-        except FileNotFoundError:
-            # Where there are no locks, another process may have joined the blocks and removed them meanwhile.
-            if not path.exists():
-                raise
+        _build(path, store, facts, encode, chunk, block, share, progress)
     _open(path, total)
     for folder in path.parent.glob(f"{path.stem}.*.blocks"):
         shutil.rmtree(folder, ignore_errors=True)
     return path
+
+
+def _build(
+    path: Path, store: EpisodeStore, facts: dict[str, Any], encode: Encode, chunk: int, block: int, share: float,
+    progress: bool,
+) -> None:  # fmt: skip
+    game, total = facts["game"], facts["frames"]
+    # A folder for each size: blocks of another one, which a killed process left, are no part of these.
+    folder = require_writable_folder(path.with_suffix(f".{block}.blocks"), "data.path")
+    blocks = _blocks(folder, total, block)
+    try:
+        with tqdm(total=total, desc=f"encoding {game}", unit="frame", disable=not progress) as bar:
+            for file, rows in _todo(blocks, share, path):
+                _encode_block(file, store, game, rows, encode, chunk, bar)
+            bar.update(total - bar.n)  # what others did
+        _join(path, blocks, {**facts, "jowa_version": jowa.__version__})
+    except FileNotFoundError:
+        # Where there are no locks, another process may have joined the blocks and removed them meanwhile.
+        if not path.exists():
+            raise
 
 
 def _blocks(folder: Path, total: int, block: int) -> dict[Path, slice]:
