@@ -109,6 +109,11 @@ def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
         # The reader (head, less) has seen enough; the interpreter would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"jowa: {error.filename} can't be read or written: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("jowa: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -163,6 +168,8 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
         return f"There is no preset '{option.group(1)}'" + (f"; choose one of: {names}." if names else ".")
     key = getattr(cause, "full_key", None)
     first = str(cause).strip().splitlines()[0]
+    if key and "is not a ListConfig" in first:
+        return f"Configuration key '{key}' is a list: write {key}=[…], with brackets also around a single entry."
     group = re.search(r"Could not override '(\w+)'. No match in the defaults list", text)
     if group:
         return f"'{group.group(1)}' isn't chosen by default: write +{group.group(1)}=… with a plus."

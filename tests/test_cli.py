@@ -109,7 +109,9 @@ MISTAKES = {
     f"{PRETRAIN} training.batch_size=null": ("'training.batch_size'", "not Optional"),
     f"{PRETRAIN} stage1.learning_rate=[1]": ("'stage1.learning_rate'",),
     f"{PRETRAIN} training=3": ("'training'",),
-    f"{PRETRAIN} data.games=Pong": ("'data.games'", "list"),
+    f"{PRETRAIN} data.games=Pong": ("'data.games' is a list: write data.games=[…]",),
+    "fetch games=[Pong] runs=2": ("'runs' is a list: write runs=[…]",),
+    "import source=rlu path={data} games=Pong": ("'games' is a list: write games=[…]",),
     f"{PRETRAIN} resume=true": ("resume=true", "resume=auto"),
     f"{PRETRAIN} resume=": ("resume=auto", "resume=no"),
     f"{PRETRAIN} resume=perhaps": ("no run in perhaps", "config.yaml"),
@@ -244,6 +246,20 @@ def test_presets_can_be_composed(call) -> None:
     assert "name: 70M" in text and "steps: 7" in text and "steps: 1500000" in text and "- StarGunner" in text
     _, text, _ = call("evaluate", "protocol=published", "planner=greedy", "--cfg")
     assert "max_episode_frames: 432000" in text and "name: greedy" in text
+
+
+def test_what_the_system_refuses_is_one_sentence(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(config: object) -> None:
+        raise PermissionError(13, "Permission denied", "/some/where")
+
+    def broken(config: object) -> None:
+        raise OSError("of no file")
+
+    monkeypatch.setitem(ENTRY_POINTS, "record", (refused, record.RecordConfig))
+    assert_refused(call("record"), "/some/where can't be read or written: Permission denied.")
+    monkeypatch.setitem(ENTRY_POINTS, "record", (broken, record.RecordConfig))
+    with pytest.raises(OSError, match="of no file"):
+        call("record")
 
 
 def test_interruption_is_no_accident(call, monkeypatch: pytest.MonkeyPatch) -> None:

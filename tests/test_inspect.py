@@ -211,5 +211,9 @@ def test_mistakes_are_one_sentence(call, tiny_data: Path, tmp_path: Path):
     assert_refused(call(f"path={tmp_path}/nowhere"), "nowhere")
     assert_refused(call(f"path={tiny_data}", "games=[Boxing]"), "Boxing")
     assert_refused(call(f"path={tiny_data}", "games=[Boxign]"), "did you mean 'Boxing'?")
+    assert_refused(call(f"path={tiny_data}", "games=[Pong,Pong]"), "games names a game twice")
+    for missing in (f"path={tmp_path}/nowhere", f"path={tiny_data} games=[Boxing]"):
+        _, _, errors = call(*missing.split())
+        assert "set path to" in errors and "data.path" not in errors
     (tmp_path / "file").write_text("")
     assert_refused(call(f"path={tiny_data}", f"out={tmp_path}/file"), "out")

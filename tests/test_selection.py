@@ -303,7 +303,7 @@ def test_the_command_writes_what_it_prints(call, folder, store, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["games=[Pnog]"], ["'Pnog'", "Pong"]),
-    (["games=[Boxing]"], ["Boxing", "data.path"]),
+    (["games=[Boxing]"], ["Boxing", "set path to"]),
     (["transitions=0"], ["transitions"]),
     (["runs=4"], ["runs=4", "has 3"]),
     (["runs=1", "transitions=100000"], ["transitions=100000"]),

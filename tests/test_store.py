@@ -1,7 +1,9 @@
 """The episode store: what goes in comes out, and no way of dying takes what was committed."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,10 +343,42 @@ def edit_manifest(path, **changes):
 def test_damage_is_a_clear_error(tmp_path, damage):
     write(tmp_path, "Pong", [3, 4])
     damage(tmp_path / "Pong" / "part-00000")
-    with pytest.raises(UserError, match=r"data\.path"):
+    with pytest.raises(UserError, match=r"record or import it again|use a newer jowa"):
         EpisodeStore(tmp_path)
-    with pytest.raises(UserError, match=r"data\.path"):
+    with pytest.raises(UserError):
         EpisodeWriter(tmp_path, "Pong", provenance={}, append=True)
+
+
+@pytest.mark.parametrize("part", ["b", "a"])
+def test_a_part_without_a_manifest_is_not_left_out(tmp_path, part):
+    for number, name in enumerate(("a", "b")):
+        with EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part=name) as writer:
+            writer.append(*episode(4, number), terminated=True)
+    (tmp_path / "Pong" / part / "manifest.json").unlink()
+    for attempt in (
+        lambda: EpisodeStore(tmp_path),
+        lambda: EpisodeStore(tmp_path, ["Pong"]),
+        lambda: EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, append=True),
+        lambda: EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part=part),
+    ):
+        with pytest.raises(UserError, match=f"Pong/{part}/manifest.json is damaged .*: remove that part's folder"):
+            attempt()
+
+
+def test_what_bears_no_games_name_is_no_game(tmp_path):
+    write(tmp_path, "Pong", [4])
+    for other in ("Pong.bak", "assault", ".Pong"):
+        shutil.copytree(tmp_path / "Pong", tmp_path / other)
+    assert EpisodeStore(tmp_path).games == ("Pong",)
+    with pytest.raises(UserError, match=r"no recorded episodes in"):
+        EpisodeStore(tmp_path / "Pong.bak")
+
+
+def test_a_damaged_game_does_not_keep_another_from_being_read(tmp_path):
+    for game in ("Pong", "Boxing"):
+        write(tmp_path, game, [4])
+    next((tmp_path / "Boxing").rglob("manifest.json")).unlink()
+    assert EpisodeStore(tmp_path, ["Pong"]).games == ("Pong",)
 
 
 def test_flipped_bits_are_found_when_they_are_read(tmp_path):
@@ -368,6 +402,51 @@ def test_replacing_is_all_or_nothing(tmp_path):
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_replacing_the_same_file_at_once_the_last_wins(tmp_path, locks, monkeypatch):
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", no_locks)
+    path = tmp_path / "file"
+    with replacing(path) as slow:
+        slow.write_text("slow")
+        with replacing(path) as quick:
+            quick.write_text("quick")
+        assert path.read_text() == "quick" and slow.read_text() == "slow"
+    assert path.read_text() == "slow"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_writer_left_of_a_file_is_overwritten(tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom jowa.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / "file")], timeout=60, check=False)
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == [".file.lock", ".file.tmp"]
+    write_json(tmp_path / "file", "whole")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_sentence_for_any_file(tmp_path, monkeypatch, number):
+    def full(path, content):
+        path.touch()
+        raise OSError(number, os.strerror(number))
+
+    write_json(tmp_path / "file", "old")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=f"^The disk is full while writing {tmp_path}/file: make room"):
+        write_json(tmp_path / "file", "new")
+    assert json.loads((tmp_path / "file").read_text()) == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

@@ -231,6 +231,17 @@ def test_dry_run_prints_the_plan_and_creates_nothing(
         assert word in text, word
 
 
+def test_a_dry_run_says_what_is_wrong_with_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_store(tmp_path / "data", ("Pong",))
+    manifest = data / "Pong" / "part-00000" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 99'))
+    for games in ("[]", "[Pong]"):
+        pretrain.main(pretrain_config(data, tmp_path / "run", "dry_run=true", f"data.games={games}"))
+        text = capsys.readouterr().out
+        assert "has format 99, this jowa reads format 2: use a newer jowa" in text
+        assert "jowa.data.record" not in text and "are missing" not in text
+
+
 def test_dry_run_of_the_papers_pretraining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["+exp=atari15", "dry_run=true", f"data.path={tmp_path}/none", f"out={tmp_path}/run"]
     pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", overrides))

@@ -39,7 +39,7 @@ def main(config: ExportConfig) -> None:
     if config.to != "minari":
         raise UserError(f"to must be minari, not {config.to}.")
     check_name(config.dataset)
-    store = EpisodeStore(config.path, [check_game(config.game)])
+    store = EpisodeStore(config.path, [check_game(config.game)], path_key="path")
     import_minari()
     # Minari joins relative paths twice.
     out = require_writable_folder(config.out, "out").absolute()

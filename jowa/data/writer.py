@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from jowa.data.layout import (
 from jowa.data.open_part import OpenPart, sweep
 from jowa.data.parts import committed_parts
 from jowa.errors import UserError
-from jowa.files import require_writable_folder
+from jowa.files import full_disk, require_writable_folder
 
 SOURCE_FACTS = ("rom_md5", "sticky")
 """What must be alike in all of a game's parts, unless mixing is allowed: otherwise they are of two different games."""
@@ -129,7 +126,7 @@ class EpisodeWriter:
         entry = {"length": len(actions), "return": float(rewards.sum(dtype=np.float64)),
                  "terminated": bool(terminated), "info": info or {}}  # fmt: skip
         json.dumps(entry, allow_nan=False)
-        with _full_disk(self.folder):
+        with full_disk(self.folder):
             if self._open is None:
                 self._open = OpenPart(self.folder, self._shard, self._chunk)
             self._open.append(frames, actions, rewards, entry)
@@ -147,7 +144,7 @@ class EpisodeWriter:
             return
         part, self._open = self._open, None
         try:
-            with _full_disk(self.folder):
+            with full_disk(self.folder):
                 part.finish(self._game, self._provenance)
             if self._name is not None:
                 if not part.rename(self._name):
@@ -174,20 +171,6 @@ class EpisodeWriter:
             self._open.discard()
             self._open = None
         self.close()
-
-
-@contextlib.contextmanager
-def _full_disk(folder: Path) -> Iterator[None]:
-    """A full disk as one sentence; tensorstore says it in its own words."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
-            raise UserError(
-                f"The disk is full while writing to {folder}: make room and start again; finished parts are safe."
-            ) from error
-        raise
 
 
 def _check_alike(folder: Path, parts: dict[str, Manifest], provenance: dict[str, Any]) -> None:

@@ -136,7 +136,7 @@ def _import_unit(task: Task, unit: Unit, read: Callable[[Unit], Iterator[SourceE
 def _reader(task: Task, job: Sequence[Unit], say: Callable[[str], None]) -> Callable[[Unit], Iterator[SourceEpisode]]:
     """What reads the episodes of a job's units."""
     if task.source == "rlu":
-        return lambda unit: rlu.episodes(unit.path, unit.game)
+        return lambda unit: rlu.episodes(unit.path, unit.game, say)
     if task.source == "minari":
         return lambda unit: minari.episodes(minari.find(str(unit.path))[0], unit.game)
     run = RunReader(job[0].path, job[0].game, task.keep_stack_padding, say)
