@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jowa.errors import UserError
 
@@ -81,13 +81,13 @@ def require_writable_folder(path: Path | str, key: str) -> Path:
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold the folder's lock (released by the system when the process dies).
+def locked_folder(folder: Path, wait: bool, name: str = ".lock") -> Iterator[None]:
+    """Hold the folder's lock of that name (released by the system when the process dies).
 
     With `wait` it waits for its turn, without it raises BlockingIOError when another process holds the lock.
     File systems that know no locks go unprotected.
     """
-    with (folder / ".lock").open("ab") as handle:
+    with _lock_file(folder / name) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -96,3 +96,11 @@ def locked_folder(folder: Path, wait: bool) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise
         yield
+
+
+def _lock_file(path: Path) -> BinaryIO:
+    try:
+        return path.open("ab")
+    except PermissionError:
+        # Another user's: it can be locked all the same.
+        return path.open("rb")

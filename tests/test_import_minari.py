@@ -28,6 +28,7 @@ minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
 import_data = importlib.import_module("jowa.data.import").main
 SCREENS = Box(0, 255, (210, 160, 3), np.uint8)
+PONG = np.array(legal_actions("Pong"), np.uint8)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Path:
         with EpisodeWriter(tmp_path / "store", "Pong", provenance=facts, part=part) as writer:
             for length in lengths:
                 frames = random.integers(0, 256, (length, 84, 84), np.uint8)
-                actions, rewards = random.integers(0, 18, length, np.uint8), random.normal(size=length)
+                actions, rewards = random.choice(PONG, length), random.normal(size=length)
                 writer.append(frames, actions, rewards.astype(np.float32), length != 33)
     return tmp_path / "store"
 
@@ -113,7 +114,9 @@ def played(game: str = "Pong", steps: int = 25, **options: Any) -> tuple[Any, An
     env = gymnasium.make(f"ALE/{game}-v5", frameskip=4, repeat_action_probability=0.0, **options)
     screens = [env.reset(seed=0)[0]]
     grey = [env.unwrapped.ale.getScreenGrayscale()]
-    actions = np.random.default_rng(1).integers(0, env.action_space.n, steps)
+    actions = np.random.default_rng(1).integers(0, len(legal_actions(game)), steps)
+    if options.get("full_action_space"):
+        actions = np.array(legal_actions(game))[actions]
     rewards = []
     for action in actions:
         screen, reward, *_ = env.step(int(action))
@@ -198,6 +201,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "actions from 1": ({}, {"actions": Discrete(6, start=1)}, "action space"),
     "an action beyond the set": ({"actions": np.full(25, 6)}, {}, "action 6, but Pong's actions go from 0 to 5"),
     "a negative action": ({"actions": np.full(25, -1)}, {}, "no numbers from 0 to 17"),
+    "an action of the full set": ({"actions": np.full(25, 2)}, {"actions": Discrete(18)}, "action 2, which Pong hasn't"),
     "a reward that isn't a number": ({"rewards": np.full(25, np.nan)}, {}, "rewards that are not finite"),
     "one observation too few": ({"rewards": np.zeros(26)}, {}, "one observation more than rewards (26)"),
     "an end in the midst": ({"terminations": np.arange(25) == 7}, {}, "terminates before its last step"),

@@ -35,22 +35,35 @@ class OpenPart:
         self._frames = FrameWriter(self._folder / FRAMES, shard, chunk)
         self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
         self._entries: list[dict[str, Any]] = []
-        self.transitions = 0
+        self._begun = 0
+
+    @property
+    def transitions(self) -> int:
+        """Rows (agent steps) of the episodes that are wholly in it."""
+        return self._entries[-1]["start"] + self._entries[-1]["length"] if self._entries else 0
 
     def append(self, frames: NDArray[Any], actions: NDArray[Any], rewards: NDArray[Any], entry: dict[str, Any]) -> None:
+        """Add a checked episode of T rows; `entry` is its line of the table, but for its start.
+
+        When it fails half-way (a full disk, an interruption) the episodes before it can still be finished, but no other
+        can be added: ValueError.
+        """
+        if self._begun > len(self._entries):
+            raise ValueError("an episode was only half added: nothing can follow it")
+        self._begun += 1
         self._frames.append(frames)
         ends = np.zeros(len(actions), np.bool_)
         ends[-1] = entry["terminated"]
         for name, column in (("actions", actions), ("rewards", rewards), ("ends", ends)):
             self._columns[name].append(column.copy())
         self._entries.append({"start": self.transitions, **entry})
-        self.transitions += len(actions)
 
     def finish(self, game: str, provenance: dict[str, Any]) -> None:
-        """Write everything that is still held, the manifest last, and see it to the disk."""
-        self._frames.close()
+        """Write all whole episodes that are still held, the manifest last, and see them to the disk."""
+        self._frames.close(self.transitions)
         for name, columns in self._columns.items():
-            np.save(self._folder / column_file(name), np.concatenate(columns).astype(COLUMNS[name]))
+            column = np.concatenate(columns)[: self.transitions].astype(COLUMNS[name])
+            np.save(self._folder / column_file(name), column)
         lines = (json.dumps(entry, allow_nan=False) + "\n" for entry in self._entries)
         (self._folder / EPISODES).write_text("".join(lines), encoding="utf-8")
         files = {}
@@ -62,11 +75,11 @@ class OpenPart:
             sync_folder(folder)
 
     def rename(self, name: str) -> bool:
-        """Give the part its name; False if there is one of that name."""
+        """Give the part its name; False if something of that name is there."""
         try:
             self._folder.rename(self._game_folder / name)
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 return False
             raise
         sync_folder(self._game_folder)

@@ -21,7 +21,7 @@ from jowa.data.layout import FRAME_SHAPE
 from jowa.data.sources.actions import full_actions
 from jowa.data.sources.episode import SourceEpisode
 from jowa.errors import UserError
-from jowa.games import GAMES, NUM_ACTIONS, legal_actions
+from jowa.games import GAMES, NUM_ACTIONS, legal_actions, legal_mask
 
 METADATA = "metadata.json"
 OUR_FACTS = "jowa"
@@ -180,6 +180,8 @@ def _episode(episode: Any, game: str, full: bool, where: str) -> SourceEpisode:
         raise UserError(f"{where} has rewards that are not finite.")
     if actions.dtype.kind not in "iu" or (actions < 0).any() or (actions >= NUM_ACTIONS).any():
         raise UserError(f"{where} has actions that are no numbers from 0 to {NUM_ACTIONS - 1}.")
+    if full and not legal_mask(game)[actions].all():
+        raise UserError(f"{where} has the action {actions[~legal_mask(game)[actions]][0]}, which {game} hasn't.")
     if np.asarray(episode.terminations)[:-1].any():
         raise UserError(f"{where} terminates before its last step.")
     return SourceEpisode(
