@@ -201,7 +201,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "actions from 1": ({}, {"actions": Discrete(6, start=1)}, "action space"),
     "an action beyond the set": ({"actions": np.full(25, 6)}, {}, "action 6, but Pong's actions go from 0 to 5"),
     "a negative action": ({"actions": np.full(25, -1)}, {}, "no numbers from 0 to 17"),
-    "an action of the full set": ({"actions": np.full(25, 2)}, {"actions": Discrete(18)}, "action 2, which Pong hasn't"),
+    "an action of other games": ({"actions": np.full(25, 2)}, {"actions": Discrete(18)}, "action 2, which Pong hasn't"),
     "a reward that isn't a number": ({"rewards": np.full(25, np.nan)}, {}, "rewards that are not finite"),
     "one observation too few": ({"rewards": np.zeros(26)}, {}, "one observation more than rewards (26)"),
     "an end in the midst": ({"terminations": np.arange(25) == 7}, {}, "terminates before its last step"),

@@ -236,7 +236,8 @@ def test_facts_can_be_noted_later(tmp_path):
             if number:
                 writer.commit()
     facts = [part.provenance for part in EpisodeStore(tmp_path).parts("Pong")]
-    assert facts == [{**PROVENANCE, "checkpoint": 1}, {**PROVENANCE, "checkpoint": 2}] and "checkpoint" not in PROVENANCE
+    assert facts == [{**PROVENANCE, "checkpoint": 1}, {**PROVENANCE, "checkpoint": 2}]
+    assert "checkpoint" not in PROVENANCE
 
 
 @settings(max_examples=10, deadline=None)

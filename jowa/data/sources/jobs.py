@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from jowa.data.sources.episode import SourceEpisode
 from jowa.data.sources.local import Unit
 from jowa.data.sources.parts import Added, write_part
 from jowa.data.store import committed_parts
+from jowa.data.workers import GoesOn, in_processes
 from jowa.errors import UserError
 
 _FACTS = ("rom_md5", "sticky", "stack_padding")
@@ -63,47 +60,22 @@ def carry_out(task: Task, jobs: Sequence[Sequence[Unit]], workers: int, advance:
         UserError: a file can't be read, the disk is full, or a part that is there is not what was asked for. The parts
             finished before stay.
     """
-    total = Outcome()
+
+    def went_on(done: int) -> bool:
+        advance(done)
+        return True
+
     if workers == 0:
-        for job in jobs:
-            total.include(_import_job(task, job, lambda: _went_on(advance)))
-        return total
-    context = multiprocessing.get_context("spawn")
-    done: Synchronized[int] = context.Value("q", 0)
-    stop = context.Event()
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _share, (done, stop)) as pool:
-        futures = [pool.submit(_import_job_in_worker, task, job) for job in jobs]
-        try:
-            _watch(futures, done, advance)
-            for future in futures:
-                total.include(future.result())
-        except BrokenProcessPool as error:
-            raise UserError("A process of the import died, perhaps for want of memory: set workers lower.") from error
-        finally:
-            # After a failure nobody should wait for whole runs, only for the parts that are being written.
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+        outcomes = [_import_job(task, job, went_on) for job in jobs]
+    else:
+        outcomes = in_processes(partial(_import_job, task), jobs, workers, advance, "import")
+    total = Outcome()
+    for outcome in outcomes:
+        total.include(outcome)
     return total
 
 
-def _watch(futures: Sequence[Future[Outcome]], done: Synchronized[int], advance: Callable[[int], Any]) -> None:
-    """Wait until all are finished, or until one has failed: raise what it raised."""
-    seen = 0
-    unfinished: set[Future[Outcome]] = set(futures)
-    while unfinished:
-        finished, unfinished = wait(unfinished, timeout=0.5, return_when=FIRST_EXCEPTION)
-        for future in finished:
-            future.result()
-        advance(done.value - seen)
-        seen = done.value
-
-
-def _went_on(advance: Callable[[int], Any]) -> bool:
-    advance(1)
-    return True
-
-
-def _import_job(task: Task, job: Sequence[Unit], goes_on: Callable[[], bool]) -> Outcome:
+def _import_job(task: Task, job: Sequence[Unit], goes_on: GoesOn) -> Outcome:
     """Import units of one run but for those that are there, until `goes_on`, asked after each, says no."""
     outcome = Outcome()
     there = committed_parts(task.store, job[0].game)
@@ -114,7 +86,7 @@ def _import_job(task: Task, job: Sequence[Unit], goes_on: Callable[[], bool]) ->
             outcome.there += 1
         else:
             _import_unit(task, unit, read, outcome)
-        if not goes_on():
+        if not goes_on(1):
             break
     return outcome
 
@@ -161,23 +133,3 @@ def _check_facts(task: Task, unit: Unit) -> None:
                 f"{folder} was imported with {fact} {theirs}, now {ours} is asked for: remove it to import it again, "
                 "set out to another folder, or allow_mixed=true to leave it as it is."
             )
-
-
-_shared: tuple[Synchronized[int], Event] | None = None
-
-
-def _share(done: Synchronized[int], stop: Event) -> None:
-    global _shared
-    _shared = done, stop
-
-
-def _import_job_in_worker(task: Task, job: Sequence[Unit]) -> Outcome:
-    assert _shared is not None
-    done, stop = _shared
-
-    def goes_on() -> bool:
-        with done.get_lock():
-            done.value += 1
-        return not stop.is_set()
-
-    return _import_job(task, job, goes_on)
