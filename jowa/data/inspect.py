@@ -38,6 +38,7 @@ def check(config: InspectConfig) -> None:
 
 
 def main(config: InspectConfig) -> None:
+    """Print the table and, if asked for, write the page."""
     check(config)
     store = EpisodeStore(config.path, config.games or None)
     print(text_table([overview(store, game) for game in store.games]))

@@ -21,17 +21,43 @@ from jowa.data.layout import COLUMNS, EPISODES, FRAMES, Manifest, column_file
 from jowa.files import sync_file, sync_folder
 
 
+class TemporaryFolder:
+    """A folder for what isn't whole yet, `path`, held by a lock that dies with its process: see `sweep`."""
+
+    def __init__(self, parent: Path, prefix: str = "") -> None:
+        """Make it in `parent`, as `.<prefix>….tmp`."""
+        self.path = parent / f".{prefix}{os.getpid()}-{os.urandom(4).hex()}.tmp"
+        # Before the folder is there: nobody must come upon one that seems to be dead.
+        self._lock = _lock_path(self.path).open("ab")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.path.mkdir()
+
+    def rename(self, path: Path) -> bool:
+        """Give it its name; False if something of that name is there."""
+        try:
+            self.path.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                return False
+            raise
+        sync_folder(path.parent)
+        return True
+
+    def discard(self) -> None:
+        """Remove what bears the temporary name still, and then the lock."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        _lock_path(self.path).unlink(missing_ok=True)
+        self._lock.close()
+
+
 class OpenPart:
     """A part under its temporary name, held by a lock that dies with its process."""
 
     def __init__(self, game_folder: Path, shard: int, chunk: int) -> None:
         self._game_folder = game_folder
-        self._folder = game_folder / f".{os.getpid()}-{os.urandom(4).hex()}.tmp"
-        # Before the folder is there: nobody must come upon one that seems to be dead.
-        self._lock = _lock_path(self._folder).open("ab")
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._folder.mkdir()
+        self._temporary = TemporaryFolder(game_folder)
+        self._folder = self._temporary.path
         self._frames = FrameWriter(self._folder / FRAMES, shard, chunk)
         self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
         self._entries: list[dict[str, Any]] = []
@@ -76,20 +102,11 @@ class OpenPart:
 
     def rename(self, name: str) -> bool:
         """Give the part its name; False if something of that name is there."""
-        try:
-            self._folder.rename(self._game_folder / name)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                return False
-            raise
-        sync_folder(self._game_folder)
-        return True
+        return self._temporary.rename(self._game_folder / name)
 
     def discard(self) -> None:
-        """Remove what bears the temporary name still, and then the lock."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        _lock_path(self._folder).unlink(missing_ok=True)
-        self._lock.close()
+        """Remove what bears the temporary name still."""
+        self._temporary.discard()
 
 
 def sha256(path: Path) -> str:
@@ -103,9 +120,9 @@ def _lock_path(temporary: Path) -> Path:
     return temporary.with_suffix(".lock")
 
 
-def sweep(game_folder: Path) -> None:
-    """Remove what killed writers left; the lock of a living one can't be had."""
-    for folder in game_folder.glob(".*.tmp"):
+def sweep(parent: Path, prefix: str = "") -> None:
+    """Remove the temporary folders that killed writers left; the lock of a living one can't be had."""
+    for folder in parent.glob(f".{prefix}*.tmp"):
         try:
             with _lock_path(folder).open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -38,6 +38,7 @@ class Part:
 
     @property
     def episodes(self) -> int:
+        """How many episodes."""
         return self.manifest.episodes
 
     @property

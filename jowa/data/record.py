@@ -105,7 +105,8 @@ def record(config: RecordConfig) -> list[Recorded]:
         # Agents think in every process; together they shouldn't use more threads than there are cores.
         threads = config.threads or max(1, (os.cpu_count() or 1) // config.workers)
         work = partial(_record_game, replace(config, threads=threads))
-        return in_processes(work, games, config.workers, bar.update, "recording")
+        died = "A process of the recording died, for want of memory perhaps: set workers lower, and resume=true."
+        return in_processes(work, games, config.workers, bar.update, died)
 
 
 def _record_game(config: RecordConfig, game: str, goes_on: GoesOn) -> Recorded:

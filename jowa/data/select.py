@@ -40,6 +40,7 @@ def check(config: SelectConfig) -> None:
 
 
 def main(config: SelectConfig) -> None:
+    """Choose, write the selection, print what was chosen."""
     check(config)
     store = EpisodeStore(config.path, config.games or None)
     chosen = {game: choose(store, game, config) for game in store.games}

@@ -14,6 +14,7 @@ import numpy as np
 from jowa.data.layout import ACTIONS, COLUMNS, FRAMES, MANIFEST, damaged
 from jowa.data.open_part import sha256
 from jowa.data.parts import Part, has_episodes
+from jowa.data.writer import differing_facts
 from jowa.errors import UserError
 from jowa.games import GAMES, legal_mask
 
@@ -26,13 +27,17 @@ _READ = 4096
 
 @dataclass(frozen=True)
 class GameVerdict:
-    """What was found of one game: its parts, episodes and agent steps as far as they could be read, and problems."""
+    """What was found of one game: its parts, episodes and agent steps as far as they could be read, and problems.
+
+    `mixed` are facts that its parts don't agree about, which is no problem where mixing was allowed.
+    """
 
     game: str
     parts: int
     episodes: int
     transitions: int
     problems: tuple[str, ...]
+    mixed: tuple[str, ...] = ()
 
 
 def games_in(folder: Path, wanted: Sequence[str] = ()) -> list[str]:
@@ -68,6 +73,8 @@ def verify_game(folder: Path, game: str, advance: Advance = lambda steps: None) 
     """Check all parts of a game, each on its own, so that a damaged one hides nothing of the others."""
     parts = part_folders(folder, game)
     problems: list[str] = []
+    mixed: dict[str, None] = {}
+    first: Part | None = None
     episodes = transitions = 0
     for path in parts:
         found = list(_check_files(path))
@@ -77,11 +84,13 @@ def verify_game(folder: Path, game: str, advance: Advance = lambda steps: None) 
             # Where files are damaged, this says the same once more.
             found = found or [str(error)]
         else:
+            first = first or part
+            mixed |= dict.fromkeys(differing_facts(first.provenance, part.provenance))
             episodes, transitions = episodes + part.episodes, transitions + part.transitions
             whole = not any(one.startswith(f"{path / FRAMES}/") for one in found)
             found += _check_part(part, game, advance if whole else None)
         problems += found
-    return GameVerdict(game, len(parts), episodes, transitions, tuple(problems))
+    return GameVerdict(game, len(parts), episodes, transitions, tuple(problems), tuple(mixed))
 
 
 def _check_files(part: Path) -> Iterator[str]:

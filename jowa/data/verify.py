@@ -52,12 +52,14 @@ def main(config: VerifyConfig) -> None:
 
 
 def describe(verdict: GameVerdict) -> str:
-    """A line about the game, and one for each problem."""
+    """A line about the game, one for each problem, and one if its parts are not alike."""
     counts = {"part": verdict.parts, "episode": verdict.episodes, "transition": verdict.transitions}
     found = ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
-    if not verdict.problems:
-        return f"{verdict.game:<18}{found}: sound"
-    return "\n".join([f"{verdict.game:<18}{found}: damaged", *(f"  {problem}" for problem in verdict.problems)])
+    lines = [f"{verdict.game:<18}{found}: {'damaged' if verdict.problems else 'sound'}"]
+    lines += [f"  {problem}" for problem in verdict.problems]
+    if verdict.mixed:
+        lines.append(f"  note: its parts differ in {', '.join(verdict.mixed)} (allow_mixed=true).")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def in_processes(
     tasks: Sequence[Task],
     workers: int,
     advance: Callable[[int], Any],
-    name: str,
+    died: str,
 ) -> list[Result]:
     """Call `work` for each of the tasks in one of several processes.
 
@@ -39,13 +39,13 @@ def in_processes(
         tasks: at least one; they can be pickled.
         workers: processes, 1 or more.
         advance: told how much more is done in all processes together.
-        name: what the work is, for messages.
+        died: what to tell the user, and to do, if a process died.
 
     Returns:
         The results, in the order of the tasks.
 
     Raises:
-        UserError: a process died, for want of memory say.
+        UserError: a process died (was killed for want of memory, say).
         Exception: what `work` raised first; the other tasks have ended too.
     """
     context = multiprocessing.get_context("spawn")
@@ -57,7 +57,7 @@ def in_processes(
             _watch(futures, done, advance)
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
-            raise UserError(f"A process of the {name} died, perhaps for want of memory: set workers lower.") from error
+            raise UserError(died) from error
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,9 @@ from jowa.games import GAMES, legal_mask
 
 SOURCE_FACTS = ("rom_md5", "sticky", "rewards", "stack_padding")
 """What must be alike in all of a game's parts, unless mixing is allowed: otherwise they are of two different games."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class EpisodeWriter:
@@ -136,7 +140,7 @@ class EpisodeWriter:
         entry = {"length": len(actions), "return": float(rewards.sum(dtype=np.float64)),
                  "terminated": bool(terminated), "info": info or {}}  # fmt: skip
         json.dumps(entry, allow_nan=False)
-        with _full_disk(self.folder):
+        with full_disk(self.folder):
             if self._open is None:
                 self._open, self._opened = OpenPart(self.folder, self._shard, self._chunk), time.monotonic()
             self._open.append(frames, actions, rewards, entry)
@@ -163,7 +167,7 @@ class EpisodeWriter:
         try:
             if not part.transitions:
                 return
-            with _full_disk(self.folder):
+            with full_disk(self.folder):
                 part.finish(self._game, self._provenance)
             # Two writers that began beside each other saw nothing to compare with.
             with locked_folder(self.folder, wait=True):
@@ -186,8 +190,8 @@ class EpisodeWriter:
         """Read the manifests not read before; UserError if the new episodes are not to be mixed with theirs."""
         manifests = {name: Manifest.read(self.folder / name) for name in names if name not in self._alike}
         for name, manifest in manifests.items():
-            fact = None if self._allow_mixed else differing_fact(manifest.provenance, self._provenance)
-            if fact is not None:
+            different = () if self._allow_mixed else differing_facts(manifest.provenance, self._provenance)
+            for fact in different:
                 raise UserError(
                     f"{self.folder / name} has {fact} {manifest.provenance.get(fact)}, the new episodes have "
                     f"{self._provenance.get(fact)}: they are not of the same game; set data.path (out) to another "
@@ -213,22 +217,22 @@ class EpisodeWriter:
 
 
 @contextlib.contextmanager
-def _full_disk(folder: Path) -> Iterator[None]:
-    """A full disk as one sentence; tensorstore says it in its own words."""
+def full_disk(folder: Path) -> Iterator[None]:
+    """A full disk as one sentence; tensorstore and HDF5 say it in words of their own."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if full or any(words in str(error) for words in ("RESOURCE_EXHAUSTED", *map(os.strerror, _FULL))):
             raise UserError(
                 f"The disk is full while writing to {folder}: make room and start again; finished parts are safe."
             ) from error
         raise
 
 
-def differing_fact(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """The first of `SOURCE_FACTS` that two parts' provenances disagree about; None if they may be mixed."""
-    return next((fact for fact in SOURCE_FACTS if _fact(one, fact) != _fact(other, fact)), None)
+def differing_facts(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Those of `SOURCE_FACTS` that two parts' provenances disagree about; none if they may be mixed."""
+    return [fact for fact in SOURCE_FACTS if _fact(one, fact) != _fact(other, fact)]
 
 
 def _fact(provenance: Mapping[str, Any], fact: str) -> Any:

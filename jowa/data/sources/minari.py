@@ -71,6 +71,8 @@ def provenance(source: MinariSource, game: str) -> dict[str, Any]:
     ours = source.metadata.get(OUR_FACTS) or {}
     settings = _environment(source.metadata).get("kwargs", {})
     stickiness = settings.get("repeat_action_probability")
+    if not isinstance(stickiness, int | float | None):
+        raise UserError(f"{source.folder} names {stickiness!r} as its repeat_action_probability, which is no number.")
     return {
         "source": "minari",
         "game": game,
@@ -131,6 +133,8 @@ def _described(folder: Path) -> MinariSource:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         name = str(metadata["dataset_id"])
+        if not isinstance(metadata.get(OUR_FACTS) or {}, dict):
+            raise ValueError(f"{OUR_FACTS} is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} can't be read as a Minari data set's ({type(error).__name__}: {error}).") from error
     ours = metadata.get(OUR_FACTS) or {}
