@@ -17,7 +17,7 @@ from jowa.data.record_config import RecordConfig, provenance
 from jowa.data.store import EpisodeStore, committed_parts
 from jowa.errors import UserError
 from jowa.evaluation.recorder import Share
-from jowa.files import locked_folder
+from jowa.files import locked_folder, require_writable_folder
 
 _LOCK = ".recording"
 
@@ -78,12 +78,12 @@ def recording_alone(store: Path, games: Sequence[str]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for game in games:
-            (store / game).mkdir(parents=True, exist_ok=True)
+            folder = require_writable_folder(store / game, "out")
             try:
-                stack.enter_context(locked_folder(store / game, wait=False, name=_LOCK))
+                stack.enter_context(locked_folder(folder, wait=False, name=_LOCK))
             except BlockingIOError:
                 raise UserError(
-                    f"Another process is recording into {store / game}: wait for it, or set out to another folder."
+                    f"Another process is recording into {folder}: wait for it, or set out to another folder."
                 ) from None
         yield
 

@@ -69,12 +69,11 @@ class EpisodeWriter:
             append: add numbered parts to what is already there. Without it that is a UserError.
             part: the name of the one part to write.
             allow_mixed: let a game's parts differ in their ROM, stickiness, rewards or padding.
-            commit_every, commit_seconds: rows (agent steps), and seconds, after which a numbered part is committed.
+            commit_every, commit_seconds: rows of a numbered part, or seconds since the last one, that make it complete.
             shard, chunk: frames a file, and frames compressed together.
 
         Raises:
-            UserError: the folder can't be written, holds the part already, holds episodes that are not to be mixed
-                with these, or is damaged; or it holds episodes and `append` is False.
+            UserError: the folder can't be written or is damaged, or holds what these episodes are not to be added to.
         """
         json.dumps(provenance, allow_nan=False)
         self.folder = require_writable_folder(Path(folder) / game, "data.path")
@@ -85,9 +84,8 @@ class EpisodeWriter:
         self._before = self._look_around(append)
         sweep(self.folder)
         self._open: OpenPart | None = None
-        self._opened = 0.0
-        self._added = (0, 0)
-        self._closed = False
+        self._committed = time.monotonic()
+        self._added, self._closed = (0, 0), False
 
     def _look_around(self, append: bool) -> tuple[int, int]:
         """Rows and episodes that are there; UserError if none may be added to them."""
@@ -142,10 +140,10 @@ class EpisodeWriter:
         json.dumps(entry, allow_nan=False)
         with full_disk(self.folder):
             if self._open is None:
-                self._open, self._opened = OpenPart(self.folder, self._shard, self._chunk), time.monotonic()
+                self._open = OpenPart(self.folder, self._shard, self._chunk)
             self._open.append(frames, actions, rewards, entry)
         self._added = (self._added[0] + len(actions), self._added[1] + 1)
-        due = self._open.transitions >= self._commit_every or time.monotonic() - self._opened >= self._commit_seconds
+        due = self._open.transitions >= self._commit_every or time.monotonic() - self._committed >= self._commit_seconds
         if self._name is None and due:
             self.commit()
 
@@ -173,6 +171,7 @@ class EpisodeWriter:
             with locked_folder(self.folder, wait=True):
                 self._check_alike(committed_parts(self.folder.parent, self._game))
                 self._rename(part)
+            self._committed = time.monotonic()
         finally:
             part.discard()
 

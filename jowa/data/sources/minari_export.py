@@ -63,13 +63,7 @@ def export_minari(store: EpisodeStore, game: str, name: str, out: Path, advance:
         raise there
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent, f"{folder.name}.")
-    needed = (store.transitions(game) + len(store.tables[game])) * _STEP_BYTES
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed:
-        raise UserError(
-            f"{folder} will take {needed / 1e6:.0f} MB, uncompressed, and {free / 1e6:.0f} MB are free: make room or "
-            "set out to another disk."
-        )
+    _require_room(store, game, folder)
     temporary = TemporaryFolder(folder.parent, f"{folder.name}.")
     try:
         job = _Job(store.folder, game, name, temporary.path / "data")
@@ -83,6 +77,16 @@ def export_minari(store: EpisodeStore, game: str, name: str, out: Path, advance:
     finally:
         temporary.discard()
     return folder
+
+
+def _require_room(store: EpisodeStore, game: str, folder: Path) -> None:
+    needed = (store.transitions(game) + len(store.tables[game])) * _STEP_BYTES
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        raise UserError(
+            f"{folder} will take {needed / 1e6:.0f} MB, uncompressed, and {free / 1e6:.0f} MB are free: make room or "
+            "set out to another disk."
+        )
 
 
 class _Job(NamedTuple):
