@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jowa.errors import UserError
 
@@ -36,8 +36,11 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """A full disk, or a quota that is used up, as one sentence; `path` is what is being written."""
+def full_disk(path: Path, then: str = "start again; finished parts are safe") -> Iterator[None]:
+    """A full disk, a used-up quota or a limit on files as one sentence.
+
+    path: what is being written; then: what to do once there is room.
+    """
     try:
         yield
     except Exception as error:
@@ -46,7 +49,7 @@ def full_disk(path: Path) -> Iterator[None]:
         full = error.errno in _FULL if isinstance(error, OSError) else any(words in str(error) for words in said)
         if full and not isinstance(error, UserError):
             raise UserError(
-                f"The disk is full while writing {path}: make room and start again; finished parts are safe."
+                f"The disk is full while writing {path}: make room and {then}."
             ) from error
         raise
 
@@ -114,24 +117,13 @@ def require_writable_folder(path: Path | str, key: str) -> Path:
 
 
 @contextlib.contextmanager
-def full_disk_told(what: str) -> Iterator[None]:
-    """Raise UserError where the block meets a full disk, a used-up quota or a limit on files; `what` to do then."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise UserError(f"{error.strerror}{f': {error.filename}' if error.filename else ''}; {what}.") from error
-
-
-@contextlib.contextmanager
-def locked_folder(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold the folder's lock (released by the system when the process dies).
+def locked_folder(folder: Path, wait: bool, name: str = ".lock") -> Iterator[None]:
+    """Hold the folder's lock of that name (released by the system when the process dies).
 
     With `wait` it waits for its turn, without it raises BlockingIOError when another process holds the lock.
     File systems that know no locks go unprotected.
     """
-    with (folder / ".lock").open("ab") as handle:
+    with _lock_file(folder / name) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -169,3 +161,11 @@ def lock_file(path: Path, without_locks: bool = True) -> Iterator[bool]:
         finally:
             if ours:
                 path.unlink(missing_ok=True)
+
+
+def _lock_file(path: Path) -> BinaryIO:
+    try:
+        return path.open("ab")
+    except PermissionError:
+        # Another user's: it can be locked all the same.
+        return path.open("rb")

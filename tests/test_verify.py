@@ -283,6 +283,15 @@ def test_the_command_lists_all_problems_and_ends_with_one_sentence(call, store: 
     assert_refused(call(f"path={store}", "games=[Pong]"), "2 problems")
 
 
+def test_parts_that_are_not_alike_are_noted(call, tmp_path: Path) -> None:
+    for part, facts in (("a", {}), ("b", {"stack_padding": False}), ("c", {"sticky": True, "rewards": "raw"})):
+        with EpisodeWriter(tmp_path, "Pong", provenance=facts, part=part, allow_mixed=True) as writer:
+            writer.append(*moving_square("Pong", 0, 10), terminated=True)
+        code, text, errors = call(f"path={tmp_path}")
+        assert (code, errors) == (0, "") and text.splitlines()[0].endswith(": sound")
+        assert ("note: its parts differ in sticky, rewards" in text) == (part == "c")
+
+
 def test_nothing_to_verify_is_one_sentence(call, tmp_path: Path) -> None:
     assert_refused(call(f"path={tmp_path}/nowhere"), "no recorded episodes", "path")
     assert_refused(call(f"path={tmp_path}"), "no recorded episodes")

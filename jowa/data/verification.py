@@ -23,6 +23,7 @@ from jowa.data.layout import (
 )
 from jowa.data.open_part import sha256
 from jowa.data.parts import Part, game_folders, part_folders
+from jowa.data.writer import differing_facts
 from jowa.errors import UserError
 from jowa.games import GAMES, legal_mask
 
@@ -46,6 +47,7 @@ class GameVerdict:
         parts, episodes, transitions: how many there are, as far as they could be read.
         problems: what is damaged.
         unreadable: what is out of reach, and may be sound.
+        mixed: facts that its parts don't agree about, which is no problem where mixing was allowed.
     """
 
     game: str
@@ -54,6 +56,7 @@ class GameVerdict:
     transitions: int
     problems: tuple[str, ...]
     unreadable: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
 
 
 def games_in(folder: Path, wanted: Sequence[str] = ()) -> list[str]:
@@ -96,6 +99,8 @@ def verify_game(folder: Path, game: str, advance: Advance = lambda steps: None) 
     """
     parts = part_folders(folder, game)
     findings: list[Finding] = []
+    mixed: dict[str, None] = {}
+    first: Part | None = None
     episodes = transitions = 0
     for path in parts:
         found = list(_check_files(path))
@@ -107,13 +112,15 @@ def verify_game(folder: Path, game: str, advance: Advance = lambda steps: None) 
             # Where files are damaged or out of reach, this says the same once more.
             found = found or [_finding(error)]
         else:
+            first = first or part
+            mixed |= dict.fromkeys(differing_facts(first.provenance, part.provenance))
             episodes, transitions = episodes + part.episodes, transitions + part.transitions
             whole = not any(str(one).startswith(f"{path / FRAMES}/") for one in found)
             found += _check_part(part, game, advance if whole else None)
         findings += found
     problems = tuple(one for one in findings if isinstance(one, str))
     unreadable = tuple(str(one) for one in findings if isinstance(one, Unreadable))
-    return GameVerdict(game, len(parts), episodes, transitions, problems, unreadable)
+    return GameVerdict(game, len(parts), episodes, transitions, problems, unreadable, tuple(mixed))
 
 
 def _check_files(part: Path) -> Iterator[Finding]:

@@ -65,12 +65,15 @@ def _sentences(verdicts: Sequence[GameVerdict]) -> list[str]:
 
 
 def describe(verdict: GameVerdict) -> str:
-    """A line about the game, and one for each problem."""
+    """A line about the game, one for each problem, and one if its parts are not alike."""
     counts = {"part": verdict.parts, "episode": verdict.episodes, "transition": verdict.transitions}
     found = ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
     findings = (*verdict.problems, *verdict.unreadable)
     word = "damaged" if verdict.problems else "can't be read" if verdict.unreadable else "sound"
-    return "\n".join([f"{verdict.game:<18}{found}: {word}", *(f"  {finding}" for finding in findings)])
+    lines = [f"{verdict.game:<18}{found}: {word}", *(f"  {finding}" for finding in findings)]
+    if verdict.mixed:
+        lines.append(f"  note: its parts differ in {', '.join(verdict.mixed)} (allow_mixed=true).")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from jowa.data.sequences import SequenceDataset
+from jowa.errors import UserError
 from jowa.files import replacing
 from jowa.planning.strips import Strip, dream_strips
 from jowa.planning.tree_dream import TreeDream
@@ -37,8 +38,8 @@ def picture_hook(learner: Learner, held_out: SequenceDataset, run: Path, distrib
                 (run / FOLDER).mkdir(exist_ok=True)
                 with replacing(run / FOLDER / f"{stage}-{step:08d}.png") as temporary:
                     sheet(strips).save(temporary, format="PNG")
-            except OSError as error:
-                warn(f"the picture of step {step} of {stage} can't be saved ({error.strerror}); training goes on")
+            except (OSError, UserError) as error:
+                warn(f"the picture of step {step} of {stage} can't be saved ({error}); training goes on")
         return {}
 
     return draw

@@ -17,7 +17,7 @@ from jowa.data.selection import Selection
 from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
-from jowa.files import full_disk_told
+from jowa.files import full_disk
 from jowa.games import GAMES, legal_mask
 from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
@@ -81,7 +81,7 @@ def run_stages(
     distribution.on_main(lambda: set_aside_undone(folder, list(settings.stages), place))
     log = MetricsLog(folder, training.logger, active=distribution.is_main)
     run = Run(folder, settings.seed, training, distribution, log, facts)
-    with full_disk_told(f"make room and go on with resume={folder}"):
+    with full_disk(folder, f"go on with resume={folder}"):
         for name, stage in stages:
             here = place is not None and place.stage == name
             data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
