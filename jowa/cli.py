@@ -38,12 +38,12 @@ def config_folder() -> Path:
 def load_config(schema: type[Config], name: str, overrides: Sequence[str]) -> Config:
     """Compose `configs/<name>.yaml` with Hydra-style overrides into plain dataclasses.
 
-    A schema with a `resume` may go on with a run, by that run's own configuration: see `going_on`.
+    A schema with a `resume` that may name a run goes on with it, by that run's own configuration: see `going_on`.
 
     Raises UserError for an unknown key, preset or value, naming the key, and for a value that is missing.
     """
     composed = compose_config(schema, name, overrides)
-    if "resume" in composed:
+    if isinstance(composed.get("resume"), str):
         try:
             composed = going_on(composed, overrides, partial(compose_config, schema, name), _node(schema))
         except OmegaConfBaseException as error:

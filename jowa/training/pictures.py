@@ -16,7 +16,7 @@ from jowa.planning.tree_dream import TreeDream
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
 from jowa.training.loop import Hook
-from jowa.training.warning import warn
+from jowa.training.warning import reason_of, warn
 
 FOLDER = "pictures"
 MAXIMUM_GAMES = 6
@@ -39,7 +39,7 @@ def picture_hook(learner: Learner, held_out: SequenceDataset, run: Path, distrib
                 with replacing(run / FOLDER / f"{stage}-{step:08d}.png") as temporary:
                     sheet(strips).save(temporary, format="PNG")
             except (OSError, UserError) as error:
-                warn(f"the picture of step {step} of {stage} can't be saved ({error}); training goes on")
+                warn(f"the picture of step {step} of {stage} can't be saved ({reason_of(error)}); training goes on")
         return {}
 
     return draw

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +28,7 @@ from jowa.training.checkpoint import (
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
 from jowa.training.optimization import Optimizers
-from jowa.training.warning import warn
+from jowa.training.warning import reason_of, warn
 
 
 class Judge(NamedTuple):
@@ -133,7 +131,7 @@ class CheckpointSaver:
             write_checkpoint(self.run, snapshot)
             prune(self.run, place.stage, self.keep)
         except Exception as error:  # files fail in many ways, none of which may cost the run
-            failure = f"the checkpoint after step {place.step} of {place.stage} can't be saved ({_reason(error)})"
+            failure = f"the checkpoint after step {place.step} of {place.stage} can't be saved ({reason_of(error)})"
             good = list_checkpoints(self.run)
             last = f"the last good one is {good[-1].name}" if good else "there is no good one yet"
             if required:
@@ -151,15 +149,4 @@ class CheckpointSaver:
                 write_json(self.run / FOLDER / BEST, self._best)
                 prune(self.run, place.stage, self.keep)
         except (OSError, UserError) as error:
-            warn(f"the best checkpoint can't be noted ({_reason(error)})")
-
-
-def _reason(error: BaseException) -> str:
-    """Why a file can't be written; libraries wrap what the system said."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    number = re.search(r"\(os error (\d+)\)", str(error))
-    return os.strerror(int(number.group(1))) if number else str(error).splitlines()[0]
+            warn(f"the best checkpoint can't be noted ({reason_of(error)})")
