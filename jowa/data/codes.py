@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -224,4 +225,7 @@ def _open(path: Path, rows: int) -> NDArray[np.uint16]:
         raise UserError(f"the code cache has {codes.dtype} {codes.shape} for {rows} frames: {remedy}")
     if size != codes.offset + codes.nbytes:
         raise UserError(f"the code cache has {size - codes.offset} bytes of codes, not {codes.nbytes}: {remedy}")
+    # Random reads of a cold file would wait for the disk one by one; all processes share what is read in now.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        codes._mmap.madvise(mmap.MADV_WILLNEED)
     return np.asarray(codes)
