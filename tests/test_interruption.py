@@ -144,6 +144,34 @@ def test_every_step_may_be_the_last(
     assert final_weights(out) == final_weights(short) and losses(out) == losses(short)
 
 
+def test_the_demo_preempted_in_both_stages_ends_as_it_would_have(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make demo`'s settings but for its size: other data, three steps a stage, four sequences a step."""
+    changes = [f"data.path={tiny_data}", "data.games=[]", "data.holdout=0.25", "stage1.steps=3", "stage2.steps=3",
+               "training.batch_size=4", "training.threads=1", "training.checkpoint_every=2", "training.log_every=1"]  # fmt: skip
+
+    def demo(out: Path) -> pretrain.PretrainConfig:
+        return load_config(pretrain.PretrainConfig, "pretrain", ["+exp=demo", f"out={out}", *changes, "resume=auto"])
+
+    take, preempted_at = loop.train_step, {("stage1", 0), ("stage2", 1)}
+
+    def preempted(run, name, step, *rest):
+        if (name, step) in preempted_at:
+            preempted_at.remove((name, step))
+            signal.raise_signal(signal.SIGTERM)
+        return take(run, name, step, *rest)
+
+    pretrain.main(demo(tmp_path / "whole"))
+    monkeypatch.setattr(loop, "train_step", preempted)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            pretrain.main(demo(tmp_path / "run"))
+    pretrain.main(demo(tmp_path / "run"))
+    assert final_weights(tmp_path / "run") == final_weights(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
 def test_a_second_signal_ends_at_once_and_afterwards_all_is_as_before(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
