@@ -149,7 +149,8 @@ def test_the_demo_preempted_in_both_stages_ends_as_it_would_have(
 ) -> None:
     """`make demo`'s settings but for its size: other data, three steps a stage, four sequences a step."""
     changes = [f"data.path={tiny_data}", "data.games=[]", "data.holdout=0.25", "stage1.steps=3", "stage2.steps=3",
-               "training.batch_size=4", "training.threads=1", "training.checkpoint_every=2", "training.log_every=1"]  # fmt: skip
+               "training.batch_size=4", "training.threads=1", "training.checkpoint_every=2",
+               "training.log_every=1"]  # fmt: skip
 
     def demo(out: Path) -> pretrain.PretrainConfig:
         return load_config(pretrain.PretrainConfig, "pretrain", ["+exp=demo", f"out={out}", *changes, "resume=auto"])
