@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def test_three_processes_share_two_games(tiny_data: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     (line,) = played(tmp_path / "run")
     assert {"evaluation/Breakout/return", "evaluation/Pong/return"} <= line.keys()
+    assert all(math.isfinite(value) for key, value in line.items() if key.startswith("evaluation/"))
 
 
 def test_scores_of_games_without_a_human_one() -> None:
