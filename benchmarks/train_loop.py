@@ -26,11 +26,13 @@ from jowa.training.config import DataConfig
 from jowa.training.learner import Learner
 from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import FILE, MetricsLog
+from jowa.training.saver import Judge
 from jowa.training.stage_data import stage_data
 
 STEPS, EVERY = 12, 4
 """Steps of a run of the loop, and how often it reads its clock or saves."""
 EPISODE = 100
+NO_BEST = Judge("nothing", True)
 
 
 def loop_stalls(config: PretrainConfig, name: str, learner: Learner, run: Run) -> dict[str, float]:
@@ -53,7 +55,7 @@ def loader_wait(config: PretrainConfig, name: str, learner: Learner, data: Seque
     log = MetricsLog(run.folder)
     training = replace(config.training, log_every=EVERY, checkpoint_every=10 * STEPS)
     run, stage = replace(run, config=training, log=log), replace(config.stages[name], steps=4 * EVERY)
-    train_stage(run, name, stage, learner, data)
+    train_stage(run, name, stage, learner, data, [], NO_BEST)
     log.close()
     lines = [json.loads(line) for line in (run.folder / FILE).read_text().splitlines()]
     return statistics.median(line["speed/loader_wait"] for line in lines[1:])
@@ -70,7 +72,7 @@ def checkpoint_stall(config: PretrainConfig, name: str, learner: Learner, data: 
 
     training = replace(config.training, log_every=10 * STEPS, checkpoint_every=EVERY)
     run, stage = replace(run, config=training), replace(config.stages[name], steps=STEPS)
-    train_stage(run, name, stage, learner, data, hooks=[Regularly(stamp, 1)])
+    train_stage(run, name, stage, learner, data, [Regularly(stamp, 1)], NO_BEST)
     intervals = [after - before for before, after in pairwise(times)]
     behind = [seconds for step, seconds in enumerate(intervals, start=1) if step % EVERY == 0]
     others = [seconds for step, seconds in enumerate(intervals, start=1) if step % EVERY]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +20,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jowa.errors import UserError
+from jowa.errors import Interrupted, UserError
+from jowa.resuming import going_on
 
 Config = TypeVar("Config")
 
@@ -34,9 +38,16 @@ def config_folder() -> Path:
 def load_config(schema: type[Config], name: str, overrides: Sequence[str]) -> Config:
     """Compose `configs/<name>.yaml` with Hydra-style overrides into plain dataclasses.
 
+    A schema with a `resume` that may name a run goes on with it, by that run's own configuration: see `going_on`.
+
     Raises UserError for an unknown key, preset or value, naming the key, and for a value that is missing.
     """
     composed = compose_config(schema, name, overrides)
+    if isinstance(composed.get("resume"), str):
+        try:
+            composed = going_on(composed, overrides, partial(compose_config, schema, name), _node(schema))
+        except OmegaConfBaseException as error:
+            raise UserError(_sentence(error, schema)) from error
     missing = _missing_keys(OmegaConf.to_container(composed))
     if missing:
         raise UserError(f"A value is missing: give {' and '.join(f'{key}=…' for key in missing)}.")
@@ -52,8 +63,7 @@ def compose_config(schema: type[Any], name: str, overrides: Sequence[str]) -> Di
     GlobalHydra.instance().clear()
     # Of two presets the later one wins, and an ablation changes an experiment, never the other way round.
     overrides = sorted(overrides, key=lambda override: override.startswith("+ablation="))
-    node = OmegaConf.structured(schema)
-    _thaw(node)
+    node = _node(schema)
     ConfigStore.instance().store(name=f"{name}_schema", node=node)
     try:
         with initialize_config_dir(config_dir=str(config_folder()), version_base=None):
@@ -66,8 +76,17 @@ def compose_config(schema: type[Any], name: str, overrides: Sequence[str]) -> Di
     return merged
 
 
+def _node(schema: type[Any]) -> DictConfig:
+    node: DictConfig = OmegaConf.structured(schema)
+    _thaw(node)
+    return node
+
+
 def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
-    """Run one entry point from the command line; a UserError ends it with one sentence and exit code 2."""
+    """Run one entry point from the command line.
+
+    A UserError ends it with one sentence and exit code 2, a signal that a run heeds with how to go on and 128 + signal.
+    """
     arguments = sys.argv[1:]
     try:
         if {"-h", "--help"} & set(arguments):
@@ -81,10 +100,20 @@ def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
     except UserError as error:
         print(f"jowa: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        if os.environ.get("RANK", "0") == "0":
+            reason = f"stopped by {signal.Signals(stop.signal_number).name} after {stop.place}"
+            print(f"jowa: {reason}; go on with: {_command(name)} {_assignment('resume', stop.run)}", file=sys.stderr)
+        sys.exit(128 + stop.signal_number)
     except BrokenPipeError:
         # The reader (head, less) has seen enough; the interpreter would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"jowa: {error.filename} can't be read or written: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("jowa: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -139,20 +168,42 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
         return f"There is no preset '{option.group(1)}'" + (f"; choose one of: {names}." if names else ".")
     key = getattr(cause, "full_key", None)
     first = str(cause).strip().splitlines()[0]
+    if key and "is not a ListConfig" in first:
+        return f"Configuration key '{key}' is a list: write {key}=[…], with brackets also around a single entry."
     group = re.search(r"Could not override '(\w+)'. No match in the defaults list", text)
     if group:
         return f"'{group.group(1)}' isn't chosen by default: write +{group.group(1)}=… with a plus."
     return f"Configuration key '{key}': {first}" if key else f"Configuration: {first}"
 
 
+def _module(name: str) -> str:
+    return f"jowa.data.{name}" if (Path(__file__).parent / "data" / f"{name}.py").is_file() else f"jowa.{name}"
+
+
+def _command(name: str) -> str:
+    """How this process was started, as far as it can know."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return f"python -m {_module(name)}"
+    nodes, processes = (os.environ.get(key, "1") for key in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    several = "" if nodes == "1" else f"--nnodes={nodes} … "
+    return f"torchrun {several}--nproc-per-node={processes} -m {_module(name)}"
+
+
+def _assignment(key: str, path: Path) -> str:
+    """key=path, in Hydra's quotes and the shell's where they are needed."""
+    if re.fullmatch(r"[\w./+-]+", str(path), re.ASCII):
+        return f"{key}={path}"
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return shlex.quote(f"{key}='{quoted}'")
+
+
 def _help(name: str, main: Callable[..., Any]) -> str:
     summary = (sys.modules[main.__module__].__doc__ or "").strip()
-    module = f"data.{name}" if (Path(__file__).parent / "data" / f"{name}.py").is_file() else name
     groups = sorted(folder.name for folder in config_folder().iterdir() if folder.is_dir())
     presets = []
     for group in groups:
         names = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         presets.append(f"  {group}: {', '.join(names)}")
-    usage = f"usage: python -m jowa.{module} [key=value …]   (--cfg prints every key and its value)"
+    usage = f"usage: python -m {_module(name)} [key=value …]   (--cfg prints every key and its value)"
     heading = "presets, chosen by group=name (ablation and exp by +group=name):"
     return "\n".join([summary, "", usage, "", heading, *presets])

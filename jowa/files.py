@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jowa.errors import UserError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def sync_file(path: Path) -> None:
@@ -33,21 +36,44 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def full_disk(path: Path, then: str = "start again; finished parts are safe") -> Iterator[None]:
+    """A full disk, a used-up quota or a limit on files as one sentence.
+
+    path: what is being written; then: what to do once there is room.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Libraries say it in words of their own.
+        said = ("No space left on device", "Disk quota exceeded", "RESOURCE_EXHAUSTED")
+        full = error.errno in _FULL if isinstance(error, OSError) else any(words in str(error) for words in said)
+        if full and not isinstance(error, UserError):
+            raise UserError(
+                f"The disk is full while writing {path}: make room and {then}."
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block succeeds it is fsynced and renamed to `path`.
 
-    When the block fails, the temporary file is removed and `path` is as it was. A killed process leaves at most one
-    temporary file for each path, which the next one overwrites.
+    When the block fails, the temporary file is removed and `path` is as it was; UserError if the disk is full. Any
+    number of processes may do so at once, the last one wins. A killed one leaves a temporary file, which the next
+    overwrites.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        sync_file(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with full_disk(path), lock_file(path.with_name(f".{path.name}.lock"), without_locks=False) as alone:
+        # Nobody else uses the one name while the lock is held; any other writer needs one of its own.
+        own = "" if alone else f".{os.getpid()}-{os.urandom(4).hex()}"
+        temporary = path.with_name(f".{path.name}{own}.tmp")
+        try:
+            yield temporary
+            sync_file(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -66,6 +92,16 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def put_aside(path: Path) -> Path | None:
+    """Rename a file to `<name>.old`, `<name>.old2` … whichever is free; its new path, None if there is no such file."""
+    if not path.exists():
+        return None
+    names = (path.with_name(f"{path.name}.old{number if number > 1 else ''}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    return aside
+
+
 def require_writable_folder(path: Path | str, key: str) -> Path:
     """Make the folder if needed and return it; raise UserError naming the config `key` if it cannot be written."""
     folder = Path(path)
@@ -81,13 +117,13 @@ def require_writable_folder(path: Path | str, key: str) -> Path:
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold the folder's lock (released by the system when the process dies).
+def locked_folder(folder: Path, wait: bool, name: str = ".lock") -> Iterator[None]:
+    """Hold the folder's lock of that name (released by the system when the process dies).
 
     With `wait` it waits for its turn, without it raises BlockingIOError when another process holds the lock.
     File systems that know no locks go unprotected.
     """
-    with (folder / ".lock").open("ab") as handle:
+    with _lock_file(folder / name) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -96,3 +132,40 @@ def locked_folder(folder: Path, wait: bool) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise
         yield
+
+
+@contextlib.contextmanager
+def lock_file(path: Path, without_locks: bool = True) -> Iterator[bool]:
+    """Whether this process holds the lock `path`, a file in an existing folder that is there only while it is held.
+
+    It doesn't wait: another's lock, or one whose file is just being removed, is not had. The system releases it when
+    the process dies. `without_locks` is the answer on file systems that know no locks.
+    """
+    try:
+        handle = path.open("ab")
+    except FileNotFoundError:  # somebody has just removed the folder
+        yield False
+        return
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = had = os.path.samestat(path.stat(), os.fstat(handle.fileno()))
+        except (BlockingIOError, FileNotFoundError):
+            ours = had = False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            ours, had = True, without_locks
+        try:
+            yield had
+        finally:
+            if ours:
+                path.unlink(missing_ok=True)
+
+
+def _lock_file(path: Path) -> BinaryIO:
+    try:
+        return path.open("ab")
+    except PermissionError:
+        # Another user's: it can be locked all the same.
+        return path.open("rb")

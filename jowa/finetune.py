@@ -12,6 +12,7 @@ import torch
 from jowa.cli import run
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
+from jowa.evaluation.while_training import EvaluationConfig, evaluations
 from jowa.games import BORROWED_TASKS, check_game, task_id
 from jowa.models.world_action_model import WorldActionModel
 from jowa.training.config import (
@@ -40,7 +41,8 @@ class FinetuneConfig:
     size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: whose task embedding the game
     starts from: another game's name, `paper` (the paper's choice for its five held-out games), or `own`.
     perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with the
-    checkpoint, if any did, and `none` trains it on pixels alone.
+    checkpoint, if any did, and `none` trains it on pixels alone. resume: a run's folder, to go on with it by its own
+    configuration; auto, to go on with the run in `out` if it holds one; or no.
     """
 
     game: str = "???"
@@ -49,12 +51,13 @@ class FinetuneConfig:
     task_from: str = "paper"
     perceptual_weights: str | None = None
     out: str = "runs/finetune"
-    resume: bool = False
+    resume: str = "no"
     dry_run: bool = False
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     stage: StageConfig = field(default_factory=StageConfig)
 
 
@@ -111,9 +114,11 @@ def main(config: FinetuneConfig) -> None:
     if rank_and_ranks()[0] == 0 and config.stage.trains_tokenizer:
         print(f"The tokenizer is trained along on pixels{f' and LPIPS ({weights})' if weights else ' alone'}.")
     adopt_task(agent.model, config.game, config.task_from)
+    config.evaluation.check((config.game,))
     settings = Settings(
-        config.out, config.resume, config.seed, data, config.objective, config.training, stages, config
-    )
+        config.out, config.resume, config.seed, data, config.objective, config.training, stages, config,
+        evaluations(config.evaluation, (config.game,)),
+    )  # fmt: skip
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)
         if distribution.is_main:

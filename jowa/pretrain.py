@@ -13,6 +13,7 @@ import torch
 from jowa.cli import run
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
+from jowa.evaluation.while_training import EvaluationConfig, evaluations
 from jowa.games import check_game
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig, check_tokenizer
 from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_model
@@ -33,10 +34,14 @@ from jowa.training.session import Settings, run_stages, use_threads
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """`out` is the run's folder; `resume` goes on with the run in it; `dry_run` prints the plan and stops."""
+    """`out` is the run's folder; `dry_run` prints the plan and stops.
+
+    resume: a run's folder, to go on with it by its own configuration; auto, to go on with the run in `out` if it holds
+    one; or no.
+    """
 
     out: str = "runs/pretrain"
-    resume: bool = False
+    resume: str = "no"
     dry_run: bool = False
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -44,6 +49,7 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     stage1: StageConfig = field(default_factory=StageConfig)
     stage2: StageConfig = field(default_factory=StageConfig)
 
@@ -83,9 +89,11 @@ def main(config: PretrainConfig) -> None:
         return
     store = EpisodeStore(config.data.path, config.data.games or None)
     tokenizer, model = new_agent(config)
+    config.evaluation.check(store.games)
     settings = Settings(
-        config.out, config.resume, config.seed, config.data, config.objective, config.training, config.stages, config
-    )
+        config.out, config.resume, config.seed, config.data, config.objective, config.training, config.stages, config,
+        evaluations(config.evaluation, store.games),
+    )  # fmt: skip
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, tokenizer, model, store, distribution)
         if distribution.is_main:

@@ -10,7 +10,7 @@ import pytest
 from bucket_server import BucketServer
 
 from jowa.data import fetching
-from jowa.data.fetching import FOLDER
+from jowa.data.raw_files import FOLDER
 from jowa.data.sources import rlu
 from jowa.data.sources.bucket import Bucket, Patience
 

@@ -202,8 +202,8 @@ def test_a_balanced_run_resumes_to_the_same_weights_and_as_nothing_else(uneven, 
     whole = pretrain_run(uneven.folder, tmp_path / "whole", *small, "stage1.steps=6")
     parts = pretrain_run(uneven.folder, tmp_path / "parts", *small, "stage1.steps=2")
     with pytest.raises(UserError, match=r"data\.balance"):
-        pretrain_run(uneven.folder, parts, *small, "resume=true", "stage1.steps=6", "data.balance=proportional")
-    pretrain_run(uneven.folder, parts, *small, "resume=true", "stage1.steps=6")
+        pretrain_run(uneven.folder, parts, *small, "resume=auto", "stage1.steps=6", "data.balance=proportional")
+    pretrain_run(uneven.folder, parts, *small, "resume=auto", "stage1.steps=6")
     assert final_weights(parts) == final_weights(whole)
     other = pretrain_run(uneven.folder, tmp_path / "other", *small, "stage1.steps=6", "data.balance=proportional")
     assert final_weights(other) != final_weights(whole)

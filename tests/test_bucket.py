@@ -12,7 +12,7 @@ from bucket_fixtures import NAMES, bucket, contents, fetch_one, no_network, serv
 from bucket_server import BucketServer, Fault
 
 from jowa.data import fetching
-from jowa.data.fetching import FOLDER
+from jowa.data.raw_files import FOLDER
 from jowa.data.sources.bucket import Bucket, Patience, Stopped, Unavailable
 
 __all__ = ["contents", "no_network", "server"]

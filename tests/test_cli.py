@@ -109,8 +109,14 @@ MISTAKES = {
     f"{PRETRAIN} training.batch_size=null": ("'training.batch_size'", "not Optional"),
     f"{PRETRAIN} stage1.learning_rate=[1]": ("'stage1.learning_rate'",),
     f"{PRETRAIN} training=3": ("'training'",),
-    f"{PRETRAIN} data.games=Pong": ("'data.games'", "list"),
-    f"{PRETRAIN} resume=perhaps": ("'resume'", "bool"),
+    f"{PRETRAIN} data.games=Pong": ("'data.games' is a list: write data.games=[…]",),
+    "fetch games=[Pong] runs=2": ("'runs' is a list: write runs=[…]",),
+    "import source=rlu path={data} games=Pong": ("'games' is a list: write games=[…]",),
+    f"{PRETRAIN} resume=true": ("resume=true", "resume=auto"),
+    f"{PRETRAIN} resume=": ("resume=auto", "resume=no"),
+    f"{PRETRAIN} resume=perhaps": ("no run in perhaps", "config.yaml"),
+    "finetune resume=auto": ("A value is missing: give game=… and ckpt=…",),
+    "finetune resume={run}": ("no configuration of this program", "choose another run"),
     f"{PRETRAIN} out=${{{{nothing}}}}": ("'out'", "'nothing'"),
     f"{EVALUATE} episodes=few": ("'episodes'", "'few'"),
     f"{RECORD} steps=all": ("'steps'", "'all'"),
@@ -158,9 +164,17 @@ MISTAKES = {
     f"{PRETRAIN} model.heads=0": ("heads", "at least 1"),
     f"{PRETRAIN} tokenizer.widths=[3,3,3]": ("tokenizer.widths",),
     f"{PRETRAIN} training.micro_batch=3": ("training.micro_batch=3",),
-    f"{PRETRAIN} out={{run}} resume=true model.width=64": ("is of another size", "model.width is 32", "asks for 64"),
-    f"{PRETRAIN} out={{run}} resume=true model=40M": ("is of another size",),
-    f"{PRETRAIN} out={{run}} resume=true tokenizer.vocabulary=64": ("another size", "tokenizer.vocabulary is 32"),
+    f"{PRETRAIN} out={{run}} resume=auto model.width=64": ("has model.width=32, not 64", "another out"),
+    f"{PRETRAIN} out={{run}} resume=auto model=40M": ("has model.name=nano, not 40M",),
+    f"{PRETRAIN} out={{run}} resume=auto tokenizer.vocabulary=64": ("has tokenizer.vocabulary=32, not 64",),
+    "pretrain resume={run} model=40M": ("has model.name=nano, not 40M",),
+    "pretrain resume={run} seed=1 stage1.learning_rate=1": ("has seed=0, not 1",),
+    "pretrain resume={run} training.batch_size=8": ("has training.batch_size=4, not 8",),
+    "pretrain resume={run} out={out}": ("leave out as it is",),
+    "pretrain resume={run} stage2.steps=3": ("has done 4 steps of stage2", "can't have 3 steps", "4 or more"),
+    "pretrain resume={run} stage1.steps=5": ("has done 4 steps of stage1", "set its steps to 4."),
+    "pretrain resume={run} data.path={out}": ("no recorded episodes",),
+    f"{PRETRAIN} out={{data}} resume=auto": ("isn't empty", "holds no run"),
     f"{FINETUNE} size=40M": ("is of size nano, not 40M",),
     f"{EVALUATE} size=150M": ("is of size nano, not 150M",),
     # Planning
@@ -170,7 +184,7 @@ MISTAKES = {
     # Folders
     f"{PRETRAIN} out={{file}}/run": ("cannot write", "set out to"),
     f"{PRETRAIN} out={{file}}": ("cannot write", "set out to"),
-    f"{PRETRAIN} out={{run}}": ("isn't empty", "resume=true"),
+    f"{PRETRAIN} out={{run}}": ("isn't empty", "resume="),
     f"{FINETUNE} out={{file}}/run": ("cannot write", "set out to"),
     f"{EVALUATE} out={{file}}/run": ("cannot write", "set out to"),
     f"{EVALUATE} out={{run}}": ("isn't empty", "another out"),
@@ -197,7 +211,7 @@ def cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION])
-@pytest.mark.parametrize("line", [FINETUNE, EVALUATE, f"{PRETRAIN} out={{run}} resume=true"])
+@pytest.mark.parametrize("line", [FINETUNE, EVALUATE, "pretrain resume={run}"])
 def test_a_damaged_checkpoint_is_one_sentence(
     line: str, name: str, call, place: dict[str, str], tmp_path: Path
 ) -> None:
@@ -232,6 +246,20 @@ def test_presets_can_be_composed(call) -> None:
     assert "name: 70M" in text and "steps: 7" in text and "steps: 1500000" in text and "- StarGunner" in text
     _, text, _ = call("evaluate", "protocol=published", "planner=greedy", "--cfg")
     assert "max_episode_frames: 432000" in text and "name: greedy" in text
+
+
+def test_what_the_system_refuses_is_one_sentence(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(config: object) -> None:
+        raise PermissionError(13, "Permission denied", "/some/where")
+
+    def broken(config: object) -> None:
+        raise OSError("of no file")
+
+    monkeypatch.setitem(ENTRY_POINTS, "record", (refused, record.RecordConfig))
+    assert_refused(call("record"), "/some/where can't be read or written: Permission denied.")
+    monkeypatch.setitem(ENTRY_POINTS, "record", (broken, record.RecordConfig))
+    with pytest.raises(OSError, match="of no file"):
+        call("record")
 
 
 def test_interruption_is_no_accident(call, monkeypatch: pytest.MonkeyPatch) -> None:

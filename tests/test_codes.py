@@ -75,13 +75,26 @@ def test_batches_of_codes_equal_encoded_batches_of_frames(store):
     indices = np.random.default_rng(0).permutation(len(frames))
     left, right = frames.batch(indices), codes.batch(indices)
     assert left.codes is None and right.frames is None
-    assert right.codes.shape == (len(indices), 8, 4) and right.codes.dtype == torch.int32
-    assert right.to("cpu").codes.dtype == torch.int64
+    assert right.codes.shape == (len(indices), 8, 4) and right.codes.dtype == torch.uint16
+    right, second = right.to("cpu"), both.batch(indices).to("cpu")
+    assert right.codes.dtype == torch.int64
     direct = encode(left.frames.flatten(0, 1)).unflatten(0, (len(indices), 8))
     assert torch.equal(right.codes[left.valid], direct[left.valid])
     assert not right.codes[~left.valid].any() and (~left.valid).any()
-    assert torch.equal(both.batch(indices).frames, left.frames)
-    assert torch.equal(both.batch(indices).codes, right.codes)
+    assert torch.equal(second.frames, left.frames)
+    assert torch.equal(second.codes, right.codes)
+
+
+def test_codes_of_all_16_bits_stay_what_they_are(store):
+    def large(frames):
+        return 65_535 - encode(frames)
+
+    for game in store.games:
+        build_codes(store, game, "large1", large)
+    batch = SequenceDataset(store, codes=CodeCache.open(store, "large1")).batch(np.arange(12)).to("cpu")
+    frames = SequenceDataset(store).batch(np.arange(12)).frames
+    direct = large(frames.flatten(0, 1)).unflatten(0, (12, 8))
+    assert torch.equal(batch.codes[batch.valid], direct[batch.valid]) and batch.codes.max() > 60_000
 
 
 def test_a_cache_is_made_once(store):
@@ -155,7 +168,7 @@ def test_a_killed_build_is_gone_on_with(store):
     process = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
     assert process.returncode == -signal.SIGKILL
     path = codes_path(store, "Pong", "abc123")
-    blocks = path.with_suffix(".blocks")
+    (blocks,) = path.parent.glob("*.blocks")
     assert len(list(blocks.glob("*.npy"))) == 1 and not path.exists(), "killed in the second block"
     again = []
 
@@ -193,6 +206,80 @@ def test_processes_share_the_blocks(store, shares):
     assert_cached(store)
 
 
+def test_blocks_of_another_size_are_not_mixed_in(store):
+    """A build of large blocks died; one of small blocks comes after it, and then another of large ones."""
+    path = codes_path(store, "Pong", "abc123")
+    failing = iter([True, True, False])
+
+    def dying(frames):
+        if not next(failing):
+            raise RuntimeError("killed")
+        return encode(frames)
+
+    with pytest.raises(RuntimeError):
+        build_codes(store, "Pong", "abc123", dying, chunk=7, block=14)
+    build_codes(store, "Pong", "abc123", encode, chunk=7, block=10)
+    assert_cached(store)
+    assert {file.name for file in path.parent.iterdir()} == {".lock", path.name, path.with_suffix(".json").name}
+
+
+def test_a_block_that_is_something_else_is_refused(store):
+    def fail_at_the_third(frames):
+        if len(frames) == 4:
+            raise RuntimeError("killed")
+        return encode(frames)
+
+    with pytest.raises(RuntimeError):
+        build_codes(store, "Pong", "abc123", fail_at_the_third, chunk=7, block=7)
+    (blocks,) = codes_path(store, "Pong", "abc123").parent.glob("*.blocks")
+    for wrong in (np.zeros((6, 4), np.uint16), np.zeros((7, 4), np.int64)):
+        np.save(blocks / "000000000007-000000000014.npy", wrong)
+        with pytest.raises(UserError, match=r"delete .*000000000007-000000000014\.npy"):
+            build_codes(store, "Pong", "abc123", encode, chunk=7, block=7)
+    assert not codes_path(store, "Pong", "abc123").exists()
+
+
+def test_blocks_that_are_left_behind_go(store):
+    """Killed between joining and removing: the next one to look for the cache clears up."""
+    path = build(store)["Pong"]
+    left = path.with_suffix(".4096.blocks")
+    left.mkdir()
+    (left / "000000000000-000000000039.npy").write_bytes(b"")
+    build(store)
+    assert not left.exists()
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, sys, time
+sys.path.insert(0, {tests!r})
+def none(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+fcntl.flock = none
+from test_codes import encode
+from jowa.data.codes import build_codes
+from jowa.data.store import EpisodeStore
+store = EpisodeStore({folder!r})
+print("ready", flush=True)
+input()
+build_codes(store, "Pong", "abc123", lambda frames: (time.sleep(0.01), encode(frames))[1], chunk=3, block=3)
+"""
+
+
+def test_where_there_are_no_locks_work_is_done_twice_and_nothing_fails(store):
+    script = WITHOUT_LOCKS.format(tests=str(Path(__file__).parent), folder=str(store.folder))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", script], **pipes) for _ in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), errors
+    assert_cached(store)
+    assert not leftovers(store) and not list((store.folder / "codes").rglob("*.blocks"))
+
+
 def test_a_damaged_cache_says_what_to_do(store):
     path = build(store)["Pong"]
     os.truncate(path, path.stat().st_size - 1)
@@ -201,6 +288,10 @@ def test_a_damaged_cache_says_what_to_do(store):
             attempt()
     np.save(path, np.zeros((3, 4), np.uint16))
     with pytest.raises(UserError, match="delete"):
+        CodeCache.open(store, "abc123")
+    np.save(path, np.zeros((39, 4), np.uint16))
+    path.write_bytes(path.read_bytes() + b"xx")
+    with pytest.raises(UserError, match="314 bytes of codes, not 312: delete"):
         CodeCache.open(store, "abc123")
 
 

@@ -120,7 +120,8 @@ def test_one_game_of_a_checkpoint_named_from_within(
     evaluations = set((run / "evaluations").iterdir()) if (run / "evaluations").is_dir() else set()
     monkeypatch.chdir(run / "checkpoints" / "stage2-00000002")
     in_process(Path(), "games=[Boxing]", "modes=[no planning]", "episodes=3", "environments=1")
-    assert sorted(path.name for path in Path().iterdir()) == ["agent.json", "optimizers.pt", "weights.safetensors"]
+    files = ["agent.json", "manifest.json", "optimizers.pt", "weights.safetensors"]
+    assert sorted(path.name for path in Path().iterdir()) == files
     (folder,) = set((run / "evaluations").iterdir()) - evaluations
     results = results_of(folder)
     assert results["data"] == {} and results["world_model"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,7 +19,8 @@ from bucket_server import BucketServer, Fault
 
 from jowa.cli import run
 from jowa.data import fetch, fetching
-from jowa.data.fetching import FOLDER, WORK_FOLDER
+from jowa.data.fetching import WORK_FOLDER
+from jowa.data.raw_files import FOLDER
 from jowa.data.sources import rlu
 from jowa.data.sources.parts import write_part
 from jowa.data.store import EpisodeStore, EpisodeWriter, committed_parts
@@ -244,8 +246,29 @@ def test_kept_files_serve_later_runs(
     # One has rotted, one is cut: both are fetched anew.
     kept[0].write_bytes(contents[0][:1000] + bytes([contents[0][1000] ^ 1]) + contents[0][1001:])
     kept[1].write_bytes(contents[1][:1000])
-    assert call(keep, f"out={tmp_path / 'third'}")[0] == 0
+    rotten, cut = (path.read_bytes() for path in kept)
+    # Until the right ones have come they are where they were, and they may be somebody's only ones.
+    server.fail(NAMES[0], Fault("drop", 5_000), forever=True)
+    assert call(keep, f"out={tmp_path / 'third'}", "attempts=2")[0] == 2
+    assert kept[0].read_bytes() == rotten and kept[1].read_bytes() == contents[1]
+    server.faults.clear()
+    code, text, _ = call(keep, f"out={tmp_path / 'third'}")
+    assert code == 0 and f"note: {kept[0]} wasn't what the bucket has; it is {kept[0]}.old now." in text
     assert tree(tmp_path / "third") == tree(imported) and [path.read_bytes() for path in kept] == contents
+    assert [path.with_name(f"{path.name}.old").read_bytes() for path in kept] == [rotten, cut]
+    kept[1].write_bytes(b"once more")
+    assert call(keep, f"out={tmp_path / 'fourth'}")[0] == 0
+    assert kept[1].with_name(f"{kept[1].name}.old").read_bytes() == cut
+    assert kept[1].with_name(f"{kept[1].name}.old2").read_bytes() == b"once more"
+
+
+def test_a_file_of_another_checkpoint_is_noted(
+    server: BucketServer, contents: list[bytes], call: Call, tmp_path: Path
+) -> None:
+    server.put(NAMES[0], contents[1])
+    code, text, _ = call()
+    noted = [line for line in text.splitlines() if line.startswith("note: ")]
+    assert code == 0 and len(noted) == 1 and FILES[0].name in noted[0] and "2 of 2 episodes name another" in noted[0]
 
 
 def test_a_second_run_asks_the_bucket_nothing(server: BucketServer, call: Call, tmp_path: Path) -> None:
@@ -273,6 +296,8 @@ def test_a_dry_run_tells_and_fetches_nothing(
     assert f"3 files: 1 in the store, 1 to fetch ({len(contents[0])} bytes), 1 not in the bucket" in text
     assert f"not in the bucket: {FOLDER}/Assault/{rlu.file_name(1, 2)}" in text
     assert committed_parts(tmp_path / "out", "Assault") == (PARTS[1],)
+    assert call("dry_run=true", f"out={tmp_path / 'new' / 'store'}")[0] == 0
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_whole_parts(
@@ -313,13 +338,59 @@ def test_an_error_of_the_store_ends_the_download_ahead(
     assert committed_parts(tmp_path / "out", "Assault") == ()
 
 
-def test_two_processes_do_not_fetch_into_one_folder(server: BucketServer, call: Call, tmp_path: Path) -> None:
-    from jowa.files import locked_folder
+RUNS = [f"{FOLDER}/Assault/{rlu.file_name(number, 0)}" for number in (1, 2)]
 
-    (tmp_path / "raw").mkdir()
-    with locked_folder(tmp_path / "raw", wait=False):
-        assert_one_sentence(call(f"keep_raw={tmp_path / 'raw'}"), "Another process fetches into", "raw")
-    assert server.downloads(NAMES[0]) == []
+
+def fetch_beside(out: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jowa.data.fetch", "games=[Assault]", f"out={out}", *HASTE, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("runs", [("[1]", "[2]"), ("[1-2]", "[1-2]")], ids=["other files", "the same files"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_processes_fetch_into_one_store_at_once(
+    runs: tuple[str, str], keep: bool, server: BucketServer, contents: list[bytes], tmp_path: Path
+) -> None:
+    """As the tasks of a cluster do; each file is fetched by one of them."""
+    server.put(RUNS[1], contents[1])
+    server.on_piece = lambda name, at: time.sleep(0.003)
+    kept = [f"keep_raw={tmp_path / 'raw'}"] if keep else []
+    processes = [fetch_beside(tmp_path / "out", f"runs={some}", "checkpoints=[0]", *kept) for some in runs]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert [server.downloads(name) for name in RUNS] == [[0], [0]]
+    assert committed_parts(tmp_path / "out", "Assault") == ("rlu-1-00000", "rlu-2-00000")
+    assert not (tmp_path / "out" / WORK_FOLDER).exists()
+    if keep:
+        assert sorted(path.name for path in (tmp_path / "raw" / "Assault").iterdir()) == \
+            [rlu.file_name(1, 0), rlu.file_name(2, 0)]
+
+
+def test_what_an_import_made_meanwhile_is_there(
+    server: BucketServer, call: Call, tmp_path: Path, imported: Path
+) -> None:
+    def meanwhile(name: str, at: int) -> None:
+        server.on_piece = lambda name, at: None
+        shutil.copytree(imported / "Assault" / PARTS[0], tmp_path / "out" / "Assault" / PARTS[0])
+
+    server.on_piece = meanwhile
+    code, text, errors = call()
+    assert (code, errors) == (0, "") and text.splitlines()[1].split()[1:4] == ["2", "1", "1"]
+    assert tree(tmp_path / "out") == tree(imported)
+
+
+def test_a_raw_file_that_a_killed_process_left_goes(
+    server: BucketServer, contents: list[bytes], call: Call, imported: Path, tmp_path: Path
+) -> None:
+    """It was killed after the import, before the file was deleted."""
+    assert call("checkpoints=[0]")[0] == 0
+    left = tmp_path / "out" / WORK_FOLDER / "Assault" / FILES[0].name
+    left.parent.mkdir(parents=True)
+    left.write_bytes(contents[0])
+    left.with_name(f"{left.name}.123.part").write_bytes(contents[0][:100])
+    assert call("checkpoints=[0]")[0] == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["Assault"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 400])

@@ -53,7 +53,7 @@ def test_on_cached_codes_it_stays_as_it_was(smoke_run: Path, tiny_data: Path, tm
 def test_interrupted_equals_uninterrupted(smoke_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     whole = finetune_run(tiny_data, tmp_path / "whole", smoke_run, "task_from=Breakout")
     finetune_run(tiny_data, tmp_path / "cut", smoke_run, "task_from=Breakout", "stage.steps=2")
-    finetune_run(tiny_data, tmp_path / "cut", smoke_run, "task_from=Breakout", "resume=true")
+    finetune_run(tiny_data, tmp_path / "cut", smoke_run, "task_from=Breakout", "resume=auto")
     assert final_weights(tmp_path / "cut") == final_weights(whole)
     assert final_weights(finetune_run(tiny_data, tmp_path / "own", smoke_run, "task_from=own")) != final_weights(whole)
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_finetuned(
 
 def test_a_pretraining_run_is_not_gone_on_with(smoke_run: Path, tiny_data: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in smoke_run.rglob("*")}
-    for changes, message in ((["resume=true"], "is at stage stage2"), ([], "isn't empty")):
+    for changes, message in ((["resume=auto"], "no configuration of this program"), ([], "isn't empty")):
         with pytest.raises(UserError, match=message):
             finetune_run(tiny_data, smoke_run, smoke_run, *changes)
     assert {path: path.stat().st_mtime_ns for path in smoke_run.rglob("*")} == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,8 @@ def test_what_is_missing_is_listed(raw: Path, tmp_path: Path) -> None:
     assert import_data(*arguments, "runs=[1]", "checkpoints=[2-3]")[0] == 2
     assert_refused(import_data(*arguments, "games=[Pong]"), "nothing to import", folder / "Pong")
     assert_refused(import_data(*arguments, "runs=[4]"), "nothing to import", "run 4")
+    one_too_deep = ("source=rlu", f"path={raw / 'rlu' / 'Assault'}", f"out={tmp_path / 'a'}")
+    assert_refused(import_data(*one_too_deep), "nothing to import", "<Game>/run_1-00000-of-00050")
     assert_refused(import_data(*arguments, "checkpoints=[7]"), "nothing to import", rlu.file_name(1, 7))
 
 
@@ -175,11 +178,34 @@ def test_a_log_that_lacks_a_file(raw: Path, tmp_path: Path) -> None:
     assert "dqn_replay-1-00001" not in committed_parts(tmp_path / "a", "Pong")
 
 
+def test_a_log_that_comes_later_loses_no_episode(raw: Path, tmp_path: Path) -> None:
+    arguments = ("source=dqn_replay", f"path={raw / 'dqn_replay'}", "runs=[1]")
+    assert import_data(*arguments, f"out={tmp_path / 'whole'}")[0] == 0
+    late = raw / "dqn_replay" / LOGS / "$store$_reward_ckpt.0.gz"
+    late.rename(raw / "later")
+    out = f"out={tmp_path / 'a'}"
+    assert import_data(*arguments, out)[0] == import_data(*arguments, out)[0] == 2
+    (raw / "later").rename(late)
+    part = tmp_path / "a" / "Pong" / "dqn_replay-1-00001"
+    for _ in range(2):
+        assert_refused(import_data(*arguments, out), part, "log 0", "remove that folder")
+    shutil.rmtree(part)
+    assert import_data(*arguments, out)[0] == 0
+    assert fingerprints(tmp_path / "a") == fingerprints(tmp_path / "whole")
+
+
 def test_notes_say_what_waits_for_the_next_log(raw: Path, tmp_path: Path) -> None:
     arguments = ("source=dqn_replay", f"path={raw / 'dqn_replay'}", f"out={tmp_path / 'a'}", "runs=[1]")
     code, text, _ = import_data(*arguments, "checkpoints=[0]")
     assert code == 0 and "rows of checkpoint 0 wait for the next checkpoint" in text
     assert "wait for the next" not in import_data(*arguments)[1]
+
+
+def test_a_home_folder_is_the_users(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(raw)
+    assert import_data("source=rlu", f"path={raw / 'rlu'}", "out='~/data'", "runs=[1]")[0] == 0
+    assert committed_parts(tmp_path / "home" / "data", "Assault") and not (raw / "~").exists()
 
 
 def test_padding_is_kept_on_demand(raw: Path, tmp_path: Path) -> None:

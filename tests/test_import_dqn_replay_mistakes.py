@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import pickle
 import shutil
 from collections.abc import Callable
@@ -62,6 +63,13 @@ def overwritten(name: str, content: bytes) -> Callable[[Path], Path]:
     return apply
 
 
+def absurd_header() -> bytes:
+    file = io.BytesIO()
+    header = {"descr": "<i4", "fortran_order": False, "shape": (1 << 60,)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return gzip.compress(file.getvalue())
+
+
 TWICE = gzip.compress(gzip.decompress((SAMPLES / LOGS / "add_count_ckpt.0.gz").read_bytes()) * 2)
 
 BAD = {
@@ -88,6 +96,7 @@ BAD = {
     "a count that goes back": (changed("add_count", lambda a: a - 40), "only a run's last log"),
     "a count of no rows": (changed("add_count", lambda a: a * 0), "nothing to import"),
     "two counts": (changed("add_count", lambda a: np.array([a, a])), "not one whole number"),
+    "an absurd header": (overwritten("action", absurd_header()), "promises int32 (1152921504606846976,)"),
     "pickled objects": (overwritten("add_count", gzip.compress(pickle.dumps({1: 2}))), "no gzipped .npy file"),
     "a file that goes on": (overwritten("add_count", TWICE), "goes on after its end"),
 }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ale_py
@@ -15,10 +18,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
+from launch import ROOT
 
 from jowa.data.export import ExportConfig
 from jowa.data.export import main as export
 from jowa.data.importing import ImportConfig
+from jowa.data.open_part import TemporaryFolder
 from jowa.data.sources import minari as source
 from jowa.data.store import EpisodeStore, EpisodeWriter
 from jowa.errors import UserError
@@ -28,6 +33,7 @@ minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
 import_data = importlib.import_module("jowa.data.import").main
 SCREENS = Box(0, 255, (210, 160, 3), np.uint8)
+PONG = np.array(legal_actions("Pong"), np.uint8)
 
 
 @pytest.fixture
@@ -39,7 +45,7 @@ def store(tmp_path: Path) -> Path:
         with EpisodeWriter(tmp_path / "store", "Pong", provenance=facts, part=part) as writer:
             for length in lengths:
                 frames = random.integers(0, 256, (length, 84, 84), np.uint8)
-                actions, rewards = random.integers(0, 18, length, np.uint8), random.normal(size=length)
+                actions, rewards = random.choice(PONG, length), random.normal(size=length)
                 writer.append(frames, actions, rewards.astype(np.float32), length != 33)
     return tmp_path / "store"
 
@@ -113,7 +119,9 @@ def played(game: str = "Pong", steps: int = 25, **options: Any) -> tuple[Any, An
     env = gymnasium.make(f"ALE/{game}-v5", frameskip=4, repeat_action_probability=0.0, **options)
     screens = [env.reset(seed=0)[0]]
     grey = [env.unwrapped.ale.getScreenGrayscale()]
-    actions = np.random.default_rng(1).integers(0, env.action_space.n, steps)
+    actions = np.random.default_rng(1).integers(0, len(legal_actions(game)), steps)
+    if options.get("full_action_space"):
+        actions = np.array(legal_actions(game))[actions]
     rewards = []
     for action in actions:
         screen, reward, *_ = env.step(int(action))
@@ -198,6 +206,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "actions from 1": ({}, {"actions": Discrete(6, start=1)}, "action space"),
     "an action beyond the set": ({"actions": np.full(25, 6)}, {}, "action 6, but Pong's actions go from 0 to 5"),
     "a negative action": ({"actions": np.full(25, -1)}, {}, "no numbers from 0 to 17"),
+    "an action of other games": ({"actions": np.full(25, 2)}, {"actions": Discrete(18)}, "action 2, which Pong hasn't"),
     "a reward that isn't a number": ({"rewards": np.full(25, np.nan)}, {}, "rewards that are not finite"),
     "one observation too few": ({"rewards": np.zeros(26)}, {}, "one observation more than rewards (26)"),
     "an end in the midst": ({"terminations": np.arange(25) == 7}, {}, "terminates before its last step"),
@@ -237,11 +246,23 @@ def test_broken_files_are_named_in_one_sentence(store: Path, tmp_path: Path) -> 
     assert_refused(tmp_path, folder, "can't be opened")
     metadata.write_text(json.dumps({**json.loads(good), "data_format": "papyrus"}))
     assert_refused(tmp_path, folder, "can't be opened")
-    for text in ("{", "[]", "{}"):
+    for text in ("{", "[]", "{}", json.dumps({**json.loads(good), "jowa": [1]})):
         metadata.write_text(text)
         assert_refused(tmp_path, folder, "can't be read")
+    settings = json.dumps({"kwargs": {"game": "pong", "repeat_action_probability": "x"}})
+    metadata.write_text(json.dumps({**json.loads(good), "env_spec": settings}))
+    assert_refused(tmp_path, folder, "'x' as its repeat_action_probability")
     metadata.unlink()
     assert_refused(tmp_path, folder, "no Minari data set")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_names_of_one_part_are_told_apart(store: Path, tmp_path: Path, workers: int) -> None:
+    for name in ("a/b-v0", "a-b-v0"):
+        export(ExportConfig(path=str(store), game="Pong", dataset=name, out=str(tmp_path / "minari")))
+    with pytest.raises(UserError, match=r"minari-a-b-v0 holds the data set a.b-v0, not a.b-v0, whose part.*out"):
+        import_data(config(tmp_path, tmp_path / "minari", workers=workers))
+    assert same(contents(tmp_path / "again"), contents(store))
 
 
 def assert_refused(tmp_path: Path, folder: Path, words: str) -> None:
@@ -265,14 +286,43 @@ def test_exports_that_are_refused(store: Path, tmp_path: Path, monkeypatch: pyte
         with pytest.raises(UserError, match=words):
             export(replace(wanted, **{key: value}))
     assert not list(tmp_path.rglob("metadata.json"))
-    # Nothing stays of an export that failed.
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(EpisodeStore, "read", lambda *_: (_ for _ in ()).throw(RuntimeError()))
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"will take 1 MB.* 0 MB are free.*out"):
+        patch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100_000))
         export(wanted)
-    assert not list((tmp_path / "minari").rglob("*.hdf5"))
-    export(wanted)
+    assert not list((tmp_path / "minari").rglob("*.*"))
+
+
+def test_nothing_stays_of_an_export_that_failed(store: Path, tmp_path: Path) -> None:
+    shard = next((store / "Pong" / "b").rglob("c/0/0/0"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+    with pytest.raises(UserError, match="damaged"):
+        exported(tmp_path, store)
+    assert not list((tmp_path / "minari").rglob("*.*"))
+    shard.write_bytes(content)
+    # What a killed one left is swept away, what a living one is writing isn't.
+    alive = TemporaryFolder(tmp_path / "minari" / "jowa", "pong-v0.")
+    dead = tmp_path / "minari" / "jowa" / ".pong-v0.1-abc.tmp"
+    dead.mkdir()
+    exported(tmp_path, store)
+    assert alive.path.exists() and not dead.exists()
+    alive.discard()
+    assert [path.name for path in (tmp_path / "minari" / "jowa").iterdir()] == ["pong-v0"]
     with pytest.raises(UserError, match="is there already"):
-        export(wanted)
+        exported(tmp_path, store)
+
+
+def test_a_full_disk_ends_an_export_with_one_sentence(store: Path, tmp_path: Path) -> None:
+    """Here a file mustn't become larger than 300 kB, which ends h5py's process."""
+    limits = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000));"
+    script = f"{limits} runpy.run_module('jowa.data.export', run_name='__main__')"
+    line = [sys.executable, "-c", script, f"path={store}", "game=Pong", "dataset=jowa/pong-v0", f"out={tmp_path / 'm'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1, process.stderr
+    assert process.stderr.startswith("jowa: ")
+    assert "probably since the disk is full: make room" in process.stderr
+    assert not list((tmp_path / "m").rglob("*.*"))
 
 
 def test_without_the_package_it_says_what_to_install(

@@ -116,6 +116,23 @@ def test_the_last_entry_means_nothing(tmp_path: Path) -> None:
     assert got.info == {"checkpoint_idx": 4, "episode_idx": 7}
 
 
+def test_contradictions_are_said(tmp_path: Path) -> None:
+    """The file is called checkpoint 0's; all episodes but the second say 4, all but the first have another return."""
+    others = [episode(checkpoint_idx=[0]), episode(episode_return=[6.0]), episode(episode_return=[float("nan")])]
+    content = b"".join(record(example(one)) for one in (episode(), *others))
+    path, said = written(tmp_path, content), []
+    assert len(list(rlu.episodes(path, "Assault", said.append))) == 4
+    assert said == [
+        f"{path}: 3 of 4 episodes name another checkpoint than the file's name, the first 4.",
+        f"{path}: 2 of 4 episodes state another return than their rewards sum to, the first 6 and not 5.",
+    ]
+    for checkpoint in (0, 1):
+        sample = SAMPLES / "Assault" / rlu.file_name(1, checkpoint)
+        assert list(rlu.episodes(sample, "Assault", said.append)) and len(said) == 2
+    odd = written(tmp_path, record(example(episode(episode_return=[b"5"], checkpoint_idx=[0]))))
+    assert list(rlu.episodes(odd, "Assault", said.append)) and len(said) == 2
+
+
 def test_several_gzip_members_are_one_file(tmp_path: Path) -> None:
     one = record(example(episode()))
     assert len(read(written(tmp_path, one, lambda content: gzip.compress(content) * 2))) == 2

@@ -121,7 +121,8 @@ def test_action_shares(store):
 def test_actions_that_are_not_legal_are_shown_too(tmp_path):
     with EpisodeWriter(tmp_path, "Freeway", provenance={}) as writer:
         frames, _, rewards = moving_square("Freeway", 0, 4)
-        writer.append(frames, np.array([2, 2, 2, 17], np.uint8), rewards, terminated=True)
+        writer.append(frames, np.array([2, 2, 2, 5], np.uint8), rewards, terminated=True)
+    np.save(tmp_path / "Freeway" / "part-00000" / "actions.npy", np.array([2, 2, 2, 17], np.uint8))
     assert action_shares(EpisodeStore(tmp_path), "Freeway") == {
         "NOOP": 0.0, "UP": 0.75, "DOWN": 0.0, "DOWNLEFTFIRE": 0.25,
     }  # fmt: skip
@@ -211,5 +212,9 @@ def test_mistakes_are_one_sentence(call, tiny_data: Path, tmp_path: Path):
     assert_refused(call(f"path={tmp_path}/nowhere"), "nowhere")
     assert_refused(call(f"path={tiny_data}", "games=[Boxing]"), "Boxing")
     assert_refused(call(f"path={tiny_data}", "games=[Boxign]"), "did you mean 'Boxing'?")
+    assert_refused(call(f"path={tiny_data}", "games=[Pong,Pong]"), "games names a game twice")
+    for missing in (f"path={tmp_path}/nowhere", f"path={tiny_data} games=[Boxing]"):
+        _, _, errors = call(*missing.split())
+        assert "set path to" in errors and "data.path" not in errors
     (tmp_path / "file").write_text("")
     assert_refused(call(f"path={tiny_data}", f"out={tmp_path}/file"), "out")

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jowa.data.record import RecordConfig, check, main, record
+from jowa.data.record import check, main, record
+from jowa.data.record_config import RecordConfig
 from jowa.data.store import EpisodeStore
 from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig, episode_seed

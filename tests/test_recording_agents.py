@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from jowa import pretrain
 from jowa.cli import load_config, run
-from jowa.data.record import GAME_SETS, RecordConfig, check, games_of, main, record
+from jowa.data.record import check, main, record
+from jowa.data.record_config import GAME_SETS, RecordConfig, games_of
 from jowa.data.sources.episode import SourceEpisode
 from jowa.data.store import EpisodeStore
 from jowa.envs.atari import AtariEnvironments
@@ -262,6 +263,11 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         ("policy=sb3 sb3.algorithm=A2C", ("sb3.algorithm=A2C", "DQN or PPO")),
         ("policy=sb3 sb3.buffer=0", ("sb3.buffer",)),
         ("policy=sb3 schedule=rising", ("policy=sb3", "schedule at constant")),
+        ("policy=sb3 resume=true", ("can't be resumed", "resume")),
+        ("policy=sb3 steps=1 environments=1", ("steps must be at least 2 to train in 1 environments",)),
+        ("policy=sb3 steps=15 sb3.algorithm=PPO", ("steps must be at least 16",)),
+        ("policy=sb3 sb3.buffer=15", ("sb3.buffer must be at least 16",)),
+        ("out=", ("out must name a folder",)),
         ("policy=sb3 sb3.load=nowhere.zip", ("no file nowhere.zip", "sb3.load")),
     ],
 )

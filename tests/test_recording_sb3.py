@@ -12,15 +12,18 @@ pytest.importorskip("stable_baselines3")
 
 import torch
 
-from jowa.data.record import RecordConfig, check, record
+from jowa.data.record import check, record
+from jowa.data.record_config import RecordConfig
 from jowa.data.recording import capped
 from jowa.data.sb3_config import Sb3Config
 from jowa.data.sb3_recording import CHECKPOINTS, RecordingEnvironments, Training, stacked
+from jowa.data.selection import Rules, choose
 from jowa.data.sources.episode import SourceEpisode
 from jowa.data.store import EpisodeStore, Rows
 from jowa.envs.protocol import ProtocolConfig
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
+from jowa.evaluation.data_page import returns_over_time
 from jowa.evaluation.rollout import Turn
 from jowa.evaluation.sb3_player import Sb3Player, load_agent
 from jowa.games import legal_actions
@@ -75,6 +78,13 @@ def test_a_training_is_stored_as_it_was_played(tmp_path: Path, algorithm: str) -
     assert {(info["policy"], info["algorithm"]) for info in table.info} == {("sb3", algorithm)}
     facts = store.parts("Breakout")[0].provenance
     assert facts["policy"] == "sb3" and facts["sticky"] is True and facts["sb3"]["algorithm"] == algorithm
+    # As DQN-Replay: a run, a part for each checkpoint, by which episodes are selected and shown.
+    assert {part.provenance["run"] for part in store.parts("Breakout")} == {0}
+    of_parts = [part.provenance["checkpoint"] for part in store.parts("Breakout")]
+    assert [of_parts[part] for part in table.parts] == checkpoints and len(set(of_parts)) == len(of_parts) > 2
+    last = choose(store, "Breakout", Rules(runs=1, transitions=1, quality="last"))
+    assert [checkpoints[episode] for episode in last.episodes] == [CHECKPOINTS]
+    assert returns_over_time(store, "Breakout").axis == "checkpoint"
 
 
 def test_a_training_repeats_itself_under_its_seed(tmp_path: Path) -> None:
@@ -91,6 +101,8 @@ def test_a_trained_agent_is_saved_loaded_and_played(tmp_path: Path) -> None:
     check(training)
     record(training)
     file = tmp_path / "agents" / "Breakout.zip"
+    with pytest.raises(UserError, match=r"Breakout\.zip is there already.*sb3\.save"):
+        check(replace(training, out=str(tmp_path / "again")))
     played = config(tmp_path / "b", steps=90, environments=3, sb3=Sb3Config(load=str(file)))
     check(played)
     record(played)

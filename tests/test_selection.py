@@ -303,7 +303,7 @@ def test_the_command_writes_what_it_prints(call, folder, store, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["games=[Pnog]"], ["'Pnog'", "Pong"]),
-    (["games=[Boxing]"], ["Boxing", "data.path"]),
+    (["games=[Boxing]"], ["Boxing", "set path to"]),
     (["transitions=0"], ["transitions"]),
     (["runs=4"], ["runs=4", "has 3"]),
     (["runs=1", "transitions=100000"], ["transitions=100000"]),
@@ -329,8 +329,8 @@ def test_a_run_trains_on_its_selection_and_resumes_with_no_other(folder, store, 
     assert final_weights(whole) != final_weights(out)
     for changes in ([f"data.selection={other}"], []):
         with pytest.raises(UserError, match=r"data\.selection"):
-            pretrain_run(folder, out, *small, "resume=true", "stage1.steps=4", *changes)
-    pretrain_run(folder, out, *small, "resume=true", "stage1.steps=4", f"data.selection={again}")
+            pretrain_run(folder, out, *small, "resume=auto", "stage1.steps=4", *changes)
+    pretrain_run(folder, out, *small, "resume=auto", "stage1.steps=4", f"data.selection={again}")
     straight = pretrain_run(folder, tmp_path / "straight", *small, "stage1.steps=4", f"data.selection={one}")
     assert final_weights(out) == final_weights(straight)
 

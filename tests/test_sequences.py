@@ -11,7 +11,7 @@ from jowa.data.sequences import SequenceDataset, SequenceIndex
 from jowa.data.split import held_out_episodes, select_episodes
 from jowa.data.store import EpisodeStore, EpisodeWriter
 from jowa.errors import UserError
-from jowa.games import task_id
+from jowa.games import legal_actions, task_id
 
 LENGTHS = {"Pong": [1, 8, 9, 23, 4], "Boxing": [30, 2, 12]}
 
@@ -25,7 +25,7 @@ def store(tmp_path_factory):
             for number, length in enumerate(lengths):
                 writer.append(
                     random.integers(1, 256, (length, 84, 84), np.uint8),
-                    random.integers(1, 18, length, np.uint8),
+                    random.choice(np.array(legal_actions(game)[1:], np.uint8), length),
                     random.integers(1, 9, length).astype(np.float32) * 100,
                     terminated=number % 2 == 0,
                 )

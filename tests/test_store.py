@@ -1,7 +1,10 @@
 """The episode store: what goes in comes out, and no way of dying takes what was committed."""
 
+import contextlib
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jowa.data.store import EpisodeStore, EpisodeWriter
+from jowa.data.frames import FrameWriter
+from jowa.data.store import EpisodeStore, EpisodeWriter, committed_parts
+from jowa.data.verification import verify_game
 from jowa.errors import UserError
 from jowa.files import replacing, require_writable_folder, write_json
+from jowa.games import legal_actions
 
 PROVENANCE = {"rom_md5": "0" * 32, "sticky": False}
 
@@ -23,7 +29,8 @@ PROVENANCE = {"rom_md5": "0" * 32, "sticky": False}
 def episode(length, seed):
     random = np.random.default_rng(seed)
     frames = random.integers(0, 256, (length, 84, 84), np.uint8)
-    return frames, random.integers(0, 18, length, np.uint8), random.normal(size=length).astype(np.float32) * 10
+    actions = random.choice(np.array(legal_actions("Pong"), np.uint8), length)
+    return frames, actions, random.normal(size=length).astype(np.float32) * 10
 
 
 def write(folder, game, lengths, first_seed=0, append=False, **options):
@@ -150,7 +157,7 @@ def test_the_same_part_is_made_once(tmp_path):
     with pytest.raises(UserError, match="is there already"):
         EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part="run")
     assert_holds(EpisodeStore(tmp_path), "Pong", [4])
-    assert [path.name for path in (tmp_path / "Pong").iterdir()] == ["run"]
+    assert [path.name for path in (tmp_path / "Pong").iterdir() if path.is_dir()] == ["run"]
 
 
 def test_a_named_part_that_fails_leaves_nothing(tmp_path):
@@ -169,6 +176,70 @@ def test_sources_of_different_games_are_not_mixed_unasked(tmp_path):
     with EpisodeWriter(tmp_path, "Pong", provenance={"sticky": True}, part="run", allow_mixed=True) as writer:
         writer.append(*episode(6, 1), terminated=False, info={"seed": 1})
     assert_holds(EpisodeStore(tmp_path), "Pong", [4, 6])
+
+
+def test_episodes_that_are_not_alike_do_not_meet_at_the_end_either(tmp_path):
+    """Two writers that began before either had committed anything."""
+    first = EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, append=True)
+    second = EpisodeWriter(tmp_path, "Pong", provenance={**PROVENANCE, "sticky": True}, append=True)
+    both = EpisodeWriter(tmp_path, "Pong", provenance={**PROVENANCE, "rom_md5": "1"}, append=True, allow_mixed=True)
+    for number, writer in enumerate((first, second, both)):
+        writer.append(*episode(4 + 2 * number, number), terminated=number % 2 == 0, info={"seed": number})
+    first.close()
+    with pytest.raises(UserError, match=r"part-00000 has sticky False, .* True.*allow_mixed=true"):
+        second.close()
+    assert_holds(EpisodeStore(tmp_path), "Pong", [4])
+    both.close()
+    assert committed_parts(tmp_path, "Pong") == ("part-00000", "part-00001")
+    assert not list((tmp_path / "Pong").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(("facts", "others", "fact"), [
+    ({"rewards": "raw"}, {"rewards": "clipped"}, "rewards"),
+    ({}, {"stack_padding": True}, "stack_padding"),
+    ({"stack_padding": True}, {"stack_padding": False}, "stack_padding"),
+    ({}, {"stack_padding": False}, None),
+])
+def test_rewards_and_padding_are_not_mixed_either(tmp_path, facts, others, fact):
+    with EpisodeWriter(tmp_path, "Pong", provenance={**PROVENANCE, **facts}) as writer:
+        writer.append(*episode(4, 0), terminated=True)
+    options = {"provenance": {**PROVENANCE, **others}, "part": "other"}
+    if fact is None:
+        EpisodeWriter(tmp_path, "Pong", **options).close()
+        return
+    with pytest.raises(UserError, match=rf"{fact} .*allow_mixed=true"):
+        EpisodeWriter(tmp_path, "Pong", **options)
+
+
+def test_a_file_in_a_parts_place_is_no_part(tmp_path):
+    (tmp_path / "Pong").mkdir()
+    for name in ("part-00000", "run"):
+        (tmp_path / "Pong" / name).write_text("mine")
+    write(tmp_path, "Pong", [4])
+    assert committed_parts(tmp_path, "Pong") == ("part-00001",)
+    with pytest.raises(UserError, match="Pong/run is in the way"):
+        EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part="run")
+    assert (tmp_path / "Pong" / "run").read_text() == (tmp_path / "Pong" / "part-00000").read_text() == "mine"
+
+
+def test_parts_are_committed_by_time_too(tmp_path):
+    write(tmp_path, "Pong", [4, 6, 2], commit_seconds=0.0)
+    write(tmp_path, "Boxing", [4, 6, 2], commit_seconds=3600.0)
+    store = EpisodeStore(tmp_path)
+    assert [part.episodes for part in store.parts("Pong")] == [1, 1, 1] and len(store.parts("Boxing")) == 1
+    assert_holds(store, "Pong", [4, 6, 2])
+
+
+def test_facts_can_be_noted_later(tmp_path):
+    with EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE) as writer:
+        for number in range(3):
+            writer.append(*episode(4, number), terminated=True)
+            writer.note({"checkpoint": number})
+            if number:
+                writer.commit()
+    facts = [part.provenance for part in EpisodeStore(tmp_path).parts("Pong")]
+    assert facts == [{**PROVENANCE, "checkpoint": 1}, {**PROVENANCE, "checkpoint": 2}]
+    assert "checkpoint" not in PROVENANCE
 
 
 @settings(max_examples=10, deadline=None)
@@ -216,6 +287,7 @@ def test_the_frames_are_plain_zarr(tmp_path):
     {"frames": np.zeros((4, 84, 84), np.uint8)},
     {"actions": np.zeros(3, np.int64)},
     {"actions": np.array([0, 18, 0], np.uint8)},
+    {"actions": np.array([0, 2, 0], np.uint8)},
     {"rewards": np.zeros(3)},
     {"rewards": np.array([0, np.nan, 0], np.float32)},
     {"rewards": [0.0, 0.0, 0.0]},
@@ -256,7 +328,7 @@ def test_a_killed_recorder_leaves_the_committed_episodes(tmp_path):
     assert_holds(EpisodeStore(tmp_path), "Pong", [6, 6, 6, 6])
     write(tmp_path, "Pong", [2], first_seed=4, append=True)
     assert_holds(EpisodeStore(tmp_path), "Pong", [6, 6, 6, 6, 2])
-    assert not list((tmp_path / "Pong").glob(".*"))
+    assert not list((tmp_path / "Pong").glob(".*.tmp"))
 
 
 def test_what_a_living_writer_holds_is_not_swept_away(tmp_path):
@@ -273,14 +345,70 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
     writer = EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, append=True)
     writer.append(*episode(5, 1), terminated=True)
 
-    def full(self):
+    def full(self, count):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
 
     monkeypatch.setattr("jowa.data.frames.FrameWriter.close", full)
     with pytest.raises(UserError, match="The disk is full"):
         writer.close()
     assert EpisodeStore(tmp_path).fingerprint("Pong") == before
-    assert [path.name for path in (tmp_path / "Pong").iterdir()] == ["part-00000"]
+    assert [path.name for path in (tmp_path / "Pong").iterdir() if path.is_dir()] == ["part-00000"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=5), fails_at=st.integers(1, 5),
+    expanded=st.booleans(),
+)
+def test_a_disk_that_is_full_for_a_while_leaves_whole_episodes_only(lengths, fails_at, expanded):
+    """The shard that could not be written, or only the array's size was, and there is space again at the end."""
+    writes = 0
+
+    def failing(self):
+        nonlocal writes
+        writes += 1
+        if writes == fails_at:
+            if expanded:
+                self._array = self._array.resize(exclusive_max=[self._written + 16, 84, 84]).result()
+            raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
+        write_frames(self)
+
+    write_frames = FrameWriter._write
+    added = 0
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FrameWriter, "_write", failing)
+        with contextlib.suppress(UserError), EpisodeWriter(folder, "Pong", provenance=PROVENANCE, shard=16) as writer:
+            for number, length in enumerate(lengths):
+                writer.append(*episode(length, number), terminated=number % 2 == 0, info={"seed": number})
+                added += 1
+        if committed_parts(folder, "Pong"):
+            assert_holds(EpisodeStore(folder), "Pong", lengths[:added])
+            assert not verify_game(Path(folder), "Pong").problems
+        else:
+            assert added in (0, len(lengths)), "the last shard of all could not be written"
+        assert not list(Path(folder).glob("Pong/.*.tmp"))
+
+
+def test_after_half_an_episode_none_is_added(tmp_path, monkeypatch):
+    """An interruption between an episode's frames and its row in the table."""
+    writer = EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE)
+    writer.append(*episode(4, 0), terminated=True, info={"seed": 0})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FrameWriter, "append", interrupted_after(FrameWriter.append))
+        writer.append(*episode(7, 1), terminated=True)
+    with pytest.raises(ValueError, match="only half added"):
+        writer.append(*episode(5, 1), terminated=True)
+    writer.close()
+    assert_holds(EpisodeStore(tmp_path), "Pong", [4])
+    assert not verify_game(tmp_path, "Pong").problems
+
+
+def interrupted_after(method):
+    def call(*arguments):
+        method(*arguments)
+        raise KeyboardInterrupt
+
+    return call
 
 
 def test_an_older_format_is_refused(tmp_path):
@@ -341,10 +469,42 @@ def edit_manifest(path, **changes):
 def test_damage_is_a_clear_error(tmp_path, damage):
     write(tmp_path, "Pong", [3, 4])
     damage(tmp_path / "Pong" / "part-00000")
-    with pytest.raises(UserError, match=r"data\.path"):
+    with pytest.raises(UserError, match=r"record or import it again|use a newer jowa"):
         EpisodeStore(tmp_path)
-    with pytest.raises(UserError, match=r"data\.path"):
+    with pytest.raises(UserError):
         EpisodeWriter(tmp_path, "Pong", provenance={}, append=True)
+
+
+@pytest.mark.parametrize("part", ["b", "a"])
+def test_a_part_without_a_manifest_is_not_left_out(tmp_path, part):
+    for number, name in enumerate(("a", "b")):
+        with EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part=name) as writer:
+            writer.append(*episode(4, number), terminated=True)
+    (tmp_path / "Pong" / part / "manifest.json").unlink()
+    for attempt in (
+        lambda: EpisodeStore(tmp_path),
+        lambda: EpisodeStore(tmp_path, ["Pong"]),
+        lambda: EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, append=True),
+        lambda: EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE, part=part),
+    ):
+        with pytest.raises(UserError, match=f"Pong/{part}/manifest.json is damaged .*: remove that part's folder"):
+            attempt()
+
+
+def test_what_bears_no_games_name_is_no_game(tmp_path):
+    write(tmp_path, "Pong", [4])
+    for other in ("Pong.bak", "assault", ".Pong"):
+        shutil.copytree(tmp_path / "Pong", tmp_path / other)
+    assert EpisodeStore(tmp_path).games == ("Pong",)
+    with pytest.raises(UserError, match=r"no recorded episodes in"):
+        EpisodeStore(tmp_path / "Pong.bak")
+
+
+def test_a_damaged_game_does_not_keep_another_from_being_read(tmp_path):
+    for game in ("Pong", "Boxing"):
+        write(tmp_path, game, [4])
+    next((tmp_path / "Boxing").rglob("manifest.json")).unlink()
+    assert EpisodeStore(tmp_path, ["Pong"]).games == ("Pong",)
 
 
 def test_flipped_bits_are_found_when_they_are_read(tmp_path):
@@ -368,6 +528,51 @@ def test_replacing_is_all_or_nothing(tmp_path):
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_replacing_the_same_file_at_once_the_last_wins(tmp_path, locks, monkeypatch):
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", no_locks)
+    path = tmp_path / "file"
+    with replacing(path) as slow:
+        slow.write_text("slow")
+        with replacing(path) as quick:
+            quick.write_text("quick")
+        assert path.read_text() == "quick" and slow.read_text() == "slow"
+    assert path.read_text() == "slow"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_writer_left_of_a_file_is_overwritten(tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom jowa.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / "file")], timeout=60, check=False)
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == [".file.lock", ".file.tmp"]
+    write_json(tmp_path / "file", "whole")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_sentence_for_any_file(tmp_path, monkeypatch, number):
+    def full(path, content):
+        path.touch()
+        raise OSError(number, os.strerror(number))
+
+    write_json(tmp_path / "file", "old")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=f"^The disk is full while writing {tmp_path}/file: make room"):
+        write_json(tmp_path / "file", "new")
+    assert json.loads((tmp_path / "file").read_text()) == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

@@ -18,6 +18,7 @@ from jowa.data import verify
 from jowa.data.open_part import sha256
 from jowa.data.store import EpisodeStore, EpisodeWriter
 from jowa.data.verification import games_in, transitions_in, verify_game
+from jowa.errors import UserError
 from jowa.games import legal_actions
 
 LENGTHS = (20, 30, 14)
@@ -180,7 +181,7 @@ NONSENSE = {
     "frames broken before they were sealed": (lambda part: flip(part / "frames/c/0/0/0", 500), "frames is damaged"),
     "frames of another shape": (lambda part: (part / "frames/zarr.json").write_text(
         (part / "frames/zarr.json").read_text().replace("[64,84,84]", "[65,84,84]")), "its shape is (65, 84, 84)"),
-    "frames that are none": (lambda part: (part / "frames/zarr.json").write_text("{}"), "can't be opened"),
+    "frames that are none": (lambda part: (part / "frames/zarr.json").write_text("{}"), "frames is damaged"),
 }  # fmt: skip
 
 
@@ -200,12 +201,23 @@ def test_what_makes_no_sense_is_found_though_the_checksums_fit(store: Path, chan
     ({"game": "Boxing"}, "manifest.json is of Boxing, not of Pong"),
     ({"transitions": 63}, "do not add up"),
     ({"episodes": 4}, "do not add up"),
-    ({"format": 99}, "newer jowa"),
 ])
 def test_a_manifest_that_says_something_else_is_found(store: Path, changes: dict, words: str) -> None:
     reseal(store / "Pong" / "b", **changes)
     (found,) = problems(store)
     assert words in found
+
+
+def test_data_of_a_newer_jowa_are_left_to_it(call, store: Path) -> None:
+    """Nobody is told to remove them, whatever else is wrong with this jowa's reading of them."""
+    flip(store / "Pong" / "b" / "rewards.npy", 200)
+    edit = store / "Pong" / "a" / "manifest.json"
+    edit.write_text(json.dumps({**json.loads(edit.read_text()), "format": 99, "new": 1}))
+    code, text, errors = call(f"path={store}")
+    assert_refused((code, text, errors), "has format 99", "use a newer jowa")
+    assert "remove" not in errors and not text
+    with pytest.raises(UserError, match="use a newer jowa"):
+        verify_game(store, "Pong")
 
 
 def test_every_problem_of_every_part_is_listed(store: Path) -> None:
@@ -261,7 +273,7 @@ def test_the_command_lists_all_problems_and_ends_with_one_sentence(call, store: 
     flip(store / "Pong" / "a" / "rewards.npy", 200)
     (store / "Pong" / "b" / "ends.npy").unlink()
     code, text, errors = call(f"path={store}")
-    assert_refused((code, text, errors), "2 problems in Pong", "record or import them again", "path")
+    assert_refused((code, text, errors), "2 problems in Pong", "record or import them again")
     lines = text.splitlines()
     assert lines[0] == "Boxing            1 part, 3 episodes, 64 transitions: sound"
     assert lines[1].startswith("Pong ") and lines[1].endswith(": damaged")
@@ -271,12 +283,22 @@ def test_the_command_lists_all_problems_and_ends_with_one_sentence(call, store: 
     assert_refused(call(f"path={store}", "games=[Pong]"), "2 problems")
 
 
+def test_parts_that_are_not_alike_are_noted(call, tmp_path: Path) -> None:
+    for part, facts in (("a", {}), ("b", {"stack_padding": False}), ("c", {"sticky": True, "rewards": "raw"})):
+        with EpisodeWriter(tmp_path, "Pong", provenance=facts, part=part, allow_mixed=True) as writer:
+            writer.append(*moving_square("Pong", 0, 10), terminated=True)
+        code, text, errors = call(f"path={tmp_path}")
+        assert (code, errors) == (0, "") and text.splitlines()[0].endswith(": sound")
+        assert ("note: its parts differ in sticky, rewards" in text) == (part == "c")
+
+
 def test_nothing_to_verify_is_one_sentence(call, tmp_path: Path) -> None:
     assert_refused(call(f"path={tmp_path}/nowhere"), "no recorded episodes", "path")
     assert_refused(call(f"path={tmp_path}"), "no recorded episodes")
     write_store(tmp_path, ("Pong",))
     assert_refused(call(f"path={tmp_path}", "games=[Boxing]"), "Boxing")
     assert_refused(call(f"path={tmp_path}", "games=[Boxign]"), "did you mean 'Boxing'?")
+    assert_refused(call(f"path={tmp_path}", "games=[Pong,Pong]"), "games names a game twice: Pong")
 
 
 def test_a_game_whose_only_part_lost_its_manifest_is_not_overlooked(call, tmp_path: Path) -> None:

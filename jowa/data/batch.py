@@ -21,7 +21,7 @@ class Batch:
 
     Attributes:
         frames: (B, L, 1, 84, 84) uint8 grey screens, or None when the sequences carry codes only.
-        codes: (B, L, K) tokenizer codes of the frames, or None; int32 as read, int64 once moved with `to`.
+        codes: (B, L, K) tokenizer codes of the frames, or None; uint16 as read, int64 once moved with `to`.
         actions: (B, L) int64 indices into ALE's full set of 18 actions.
         rewards: (B, L) float32, raw as the game gave them (the objectives clip them to their sign).
         ends: (B, L) bool, True where the game terminated after the step (a truncated episode has no end).

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,19 +45,25 @@ class CodeCache:
     @staticmethod
     def open(store: EpisodeStore, tokenizer_hash: str, games: Sequence[str] | None = None) -> CodeCache:
         """Map the caches that `build_codes` made; UserError if one is missing or damaged."""
-        return CodeCache(
-            {
-                game: _open(codes_path(store, game, tokenizer_hash), store.transitions(game))
-                for game in (store.games if games is None else games)
-            }
-        )
+        codes = {}
+        for game in store.games if games is None else games:
+            path = codes_path(store, game, tokenizer_hash)
+            try:
+                codes[game] = _open(path, store.transitions(game))
+            except FileNotFoundError:
+                raise UserError(
+                    f"there are no cached codes at {path}: run `python -m jowa.pretrain`, which makes them, with "
+                    "this tokenizer and data.path"
+                ) from None
+        return CodeCache(codes)
 
     def read(self, game: str, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint16]:
         """Codes (..., K) of rows of any shape (...); IndexError if one lies outside the game's data."""
         codes = self._codes[game]
         if rows.size and (rows.min() < 0 or rows.max() >= len(codes)):
             raise IndexError(f"rows {rows.min()}..{rows.max()} of {game}, which has {len(codes)}")
-        picked: NDArray[np.uint16] = codes[rows]
+        # They have just been checked: clipping does nothing but spare a second, slower check.
+        picked: NDArray[np.uint16] = codes.take(rows, axis=0, mode="clip")
         return picked
 
 
@@ -95,26 +102,51 @@ def build_codes(
     """
     path = codes_path(store, game, tokenizer_hash)
     total = store.transitions(game)
-    if path.exists():
-        _open(path, total)
-        return path
-    blocks = require_writable_folder(path.with_suffix(".blocks"), "data.path")
-    starts = list(range(0, total, block))
-    first = int(share * len(starts))
-    starts = starts[first:] + starts[:first]
-    with tqdm(total=total, desc=f"encoding {game}", unit="frame", disable=not progress) as bar:
-        # First what nobody is at, then, waiting for them, what others have died over.
-        for wait in (False, True):
-            for start in starts:
-                rows = slice(start, min(start + block, total))
-                with _block_lock(blocks / f"{start:012d}.lock", wait) as mine:
-                    target = blocks / f"{start:012d}-{rows.stop:012d}.npy"
-                    if mine and not target.exists() and not path.exists():
-                        _encode_block(target, store, game, rows, encode, chunk, bar)
-        bar.update(total - bar.n)  # what others did
-    _join(path, blocks, total, {"game": game, "tokenizer": tokenizer_hash, "data": store.fingerprint(game),
-                                "frames": total, "jowa_version": jowa.__version__})  # fmt: skip
+    if not path.exists():
+        facts = {"game": game, "tokenizer": tokenizer_hash, "data": store.fingerprint(game), "frames": total}
+        _build(path, store, facts, encode, chunk, block, share, progress)
+    _open(path, total)
+    for folder in path.parent.glob(f"{path.stem}.*.blocks"):
+        shutil.rmtree(folder, ignore_errors=True)
     return path
+
+
+def _build(
+    path: Path, store: EpisodeStore, facts: dict[str, Any], encode: Encode, chunk: int, block: int, share: float,
+    progress: bool,
+) -> None:  # fmt: skip
+    game, total = facts["game"], facts["frames"]
+    # A folder for each size: blocks of another one, which a killed process left, are no part of these.
+    folder = require_writable_folder(path.with_suffix(f".{block}.blocks"), "data.path")
+    blocks = _blocks(folder, total, block)
+    try:
+        with tqdm(total=total, desc=f"encoding {game}", unit="frame", disable=not progress) as bar:
+            for file, rows in _todo(blocks, share, path):
+                _encode_block(file, store, game, rows, encode, chunk, bar)
+            bar.update(total - bar.n)  # what others did
+        _join(path, blocks, {**facts, "jowa_version": jowa.__version__})
+    except FileNotFoundError:
+        # Where there are no locks, another process may have joined the blocks and removed them meanwhile.
+        if not path.exists():
+            raise
+
+
+def _blocks(folder: Path, total: int, block: int) -> dict[Path, slice]:
+    """The files that make a cache of `total` frames, in order, and their rows."""
+    rows = (slice(start, min(start + block, total)) for start in range(0, total, block))
+    return {folder / f"{some.start:012d}-{some.stop:012d}.npy": some for some in rows}
+
+
+def _todo(blocks: Mapping[Path, slice], share: float, cache: Path) -> Iterator[tuple[Path, slice]]:
+    """The blocks that this process is to make, its lock held while it does; none more once the cache is there."""
+    items = list(blocks.items())
+    first = int(share * len(items))
+    # First what nobody is at, then, waiting for them, what others have died over.
+    for wait in (False, True):
+        for file, rows in items[first:] + items[:first]:
+            with _block_lock(file.with_name(f"{rows.start:012d}.lock"), wait) as mine:
+                if mine and not file.exists() and not cache.exists():
+                    yield file, rows
 
 
 @contextlib.contextmanager
@@ -150,25 +182,24 @@ def _encode_block(
         np.save(handle, np.concatenate(parts))
 
 
-def _join(path: Path, blocks: Path, total: int, provenance: dict[str, Any]) -> None:
-    """Make the cache from its blocks, which are removed then."""
+def _join(path: Path, blocks: Mapping[Path, slice], provenance: dict[str, Any]) -> None:
+    """Make the cache from its blocks."""
     with locked_folder(path.parent, wait=True):
         if path.exists():
             return
-        files = sorted(blocks.glob("*.npy"))
         # Plain writes, not a writable memmap: on a full disk these raise, where a memmap would kill the process.
         with replacing(path) as temporary, temporary.open("wb") as handle:
-            tokens = np.load(files[0], mmap_mode="r").shape[1]
-            header = {"descr": "<u2", "fortran_order": False, "shape": (total, tokens)}
-            np.lib.format.write_array_header_1_0(handle, header)
-            for file in files:
-                part = np.load(file)
+            tokens = None
+            for file, rows in blocks.items():
+                part = _open(file, rows.stop - rows.start)
+                if tokens is None:
+                    tokens = part.shape[1]
+                    header = {"descr": "<u2", "fortran_order": False, "shape": (provenance["frames"], tokens)}
+                    np.lib.format.write_array_header_1_0(handle, header)
                 if part.shape[1] != tokens:
                     raise ValueError(f"encode gave {tokens} codes a frame before and now {part.shape[1]}")
                 handle.write(part.tobytes())
         write_json(path.with_suffix(".json"), provenance)
-        _open(path, total)
-        shutil.rmtree(blocks, ignore_errors=True)
 
 
 def _checked(codes: Tensor, frames: int) -> NDArray[np.uint16]:
@@ -181,16 +212,20 @@ def _checked(codes: Tensor, frames: int) -> NDArray[np.uint16]:
 
 
 def _open(path: Path, rows: int) -> NDArray[np.uint16]:
+    """Map a file of codes (rows, K); FileNotFoundError if there is none, UserError if it is anything else."""
     remedy = f"delete {path} and start the run again, it will be made anew"
     try:
         codes = np.load(path, mmap_mode="r", allow_pickle=False)
+        size = path.stat().st_size
     except FileNotFoundError:
-        raise UserError(
-            f"there are no cached codes at {path}: run `python -m jowa.pretrain`, which makes them, with "
-            "this tokenizer and data.path"
-        ) from None
+        raise
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"the code cache is damaged ({error}): {remedy}") from error
     if codes.ndim != 2 or codes.dtype != np.uint16 or len(codes) != rows:
         raise UserError(f"the code cache has {codes.dtype} {codes.shape} for {rows} frames: {remedy}")
+    if size != codes.offset + codes.nbytes:
+        raise UserError(f"the code cache has {size - codes.offset} bytes of codes, not {codes.nbytes}: {remedy}")
+    # Random reads of a cold file would wait for the disk one by one; all processes share what is read in now.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        codes._mmap.madvise(mmap.MADV_WILLNEED)
     return np.asarray(codes)

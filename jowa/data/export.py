@@ -6,6 +6,7 @@ A Minari data set keeps every frame as it is; `python -m jowa.data.import source
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import MISSING
 from tqdm import tqdm
@@ -39,10 +40,10 @@ def main(config: ExportConfig) -> None:
     if config.to != "minari":
         raise UserError(f"to must be minari, not {config.to}.")
     check_name(config.dataset)
-    store = EpisodeStore(config.path, [check_game(config.game)])
+    store = EpisodeStore(config.path, [check_game(config.game)], path_key="path")
     import_minari()
     # Minari joins relative paths twice.
-    out = require_writable_folder(config.out, "out").absolute()
+    out = require_writable_folder(Path(config.out).expanduser(), "out").absolute()
     episodes = len(store.tables[config.game])
     with tqdm(total=episodes, unit="episode", desc="exporting", dynamic_ncols=True, disable=None) as bar:
         folder = export_minari(store, config.game, config.dataset, out, bar.update)

@@ -12,15 +12,9 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from jowa.cli import run
-from jowa.data.fetching import (
-    BUCKET,
-    carry_out,
-    check_store,
-    describe_outcome,
-    describe_plan,
-    make_plan,
-    wanted_files,
-)
+from jowa.data.fetch_tables import describe_outcome, describe_plan
+from jowa.data.fetching import BUCKET, carry_out, check_store, make_plan
+from jowa.data.raw_files import wanted_files
 from jowa.data.sources.bucket import Bucket, Patience
 from jowa.errors import UserError
 
@@ -57,7 +51,7 @@ def main(config: FetchConfig) -> None:
     wanted = wanted_files(config.games, config.runs, config.checkpoints)
     patience = Patience(config.attempts, config.backoff, config.timeout)
     patience.check()
-    store = check_store(config.out, wanted, config.allow_mixed)
+    store = check_store(config.out, wanted, config.allow_mixed, make=not config.dry_run)
     keep_raw = None if config.keep_raw is None else Path(config.keep_raw)
     bucket = Bucket(BUCKET, patience)
     plan = make_plan(wanted, store, bucket)

@@ -36,16 +36,27 @@ class FrameWriter:
             if self._held == self._shard:
                 self._write()
 
-    def close(self) -> None:
-        """Write what is still held, as a last, shorter shard."""
-        if self._held:
+    def close(self, count: int) -> None:
+        """Write what is still held of the first `count` frames, as a last, shorter shard, and drop what follows them.
+
+        An `append` that failed, on a full disk say, may have added some of its frames.
+        """
+        if count > self._written:
             self._write()
+        self._resize(count)
+        if self._written < count:
+            raise RuntimeError(f"{self._written} frames were written, not {count}")
 
     def _write(self) -> None:
-        end = self._written + self._held
-        self._array = self._array.resize(exclusive_max=[end, *FRAME_SHAPE], expand_only=True).result()
-        self._array[self._written : end].write(np.concatenate(self._waiting)).result()
+        frames = np.concatenate(self._waiting)
+        end = self._written + len(frames)
+        self._resize(end)
+        self._array[self._written : end].write(frames).result()
         self._waiting, self._held, self._written = [], 0, end
+
+    def _resize(self, count: int) -> None:
+        # What the array knows of its size is out of date where writing failed after resizing.
+        self._array = self._array.resize(exclusive_max=[count, *FRAME_SHAPE]).result()
 
 
 def open_frames(folder: Path) -> Any:

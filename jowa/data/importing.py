@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from jowa.data.ranges import numbers
 from jowa.data.sources.jobs import Outcome, Task, carry_out
-from jowa.data.sources.local import SOURCES, Unit, Wish, find
+from jowa.data.sources.local import LAYOUTS, SOURCES, Unit, Wish, find
 from jowa.errors import UserError
 from jowa.files import require_writable_folder
 from jowa.games import check_game
@@ -58,9 +58,11 @@ def import_all(config: ImportConfig) -> tuple[Outcome, tuple[str, ...]]:
     """
     findings = find(_wish(config))
     if not findings.jobs:
-        raise UserError(f"There is nothing to import; missing: {_some(findings.missing or (config.path,))}.")
+        missing = _some(findings.missing or (config.path,))
+        layout = LAYOUTS[config.source]
+        raise UserError(f"There is nothing to import; missing: {missing}: set path to the folder that has {layout}.")
     jobs = [[_with_facts(unit, config) for unit in job] for job in findings.jobs]
-    store = require_writable_folder(config.out, "out")
+    store = require_writable_folder(Path(config.out).expanduser(), "out")
     task = Task(config.source, store, config.keep_stack_padding, config.allow_mixed)
     with tqdm(total=sum(map(len, jobs)), unit="part", desc="importing", dynamic_ncols=True, disable=None) as bar:
         outcome = carry_out(task, jobs, config.workers, bar.update)

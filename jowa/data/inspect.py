@@ -38,8 +38,9 @@ def check(config: InspectConfig) -> None:
 
 
 def main(config: InspectConfig) -> None:
+    """Print the table and, if asked to, write the page; UserError if the data can't be read."""
     check(config)
-    store = EpisodeStore(config.path, config.games or None)
+    store = EpisodeStore(config.path, config.games or None, path_key="path", games_key="games")
     print(text_table([overview(store, game) for game in store.games]))
     if config.out is not None:
         page = require_writable_folder(config.out, "out") / PAGE

@@ -12,7 +12,10 @@ frames of any part open in any Zarr library.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +39,8 @@ SHARD = 16_384
 """Frames a file holds: written whole, at most 116 MB in memory."""
 CHUNK = 16
 """Frames compressed together: 8 read faster, 16 take a fifth less."""
+
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
 def column_file(name: str) -> str:
@@ -76,7 +81,7 @@ class Manifest:
 
     @staticmethod
     def read(folder: Path) -> Manifest:
-        """Read a part's manifest; UserError if it can't be understood or files have other sizes than it says."""
+        """Read a part's manifest; UserError if it can't be read, or files have other sizes than it says."""
         path = folder / MANIFEST
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -87,28 +92,54 @@ class Manifest:
             needed = {EPISODES, *map(column_file, COLUMNS)}
             consistent = needed <= set(sizes) and manifest.transitions >= manifest.episodes > 0
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise damaged(path, f"{type(error).__name__}: {error}") from error
+            raise read_error(path, error) from error
         if not consistent:
             raise damaged(path, "its counts and files contradict each other")
         for name, size in sizes.items():
-            actual = (folder / name).stat().st_size if (folder / name).is_file() else 0
+            try:
+                actual = (folder / name).stat().st_size
+            except OSError as error:
+                raise read_error(folder / name, error) from error
             if actual != size:
                 raise damaged(folder / name, f"{actual} bytes where {size} were committed")
         return manifest
 
 
+class Unreadable(UserError):
+    """Data that can't be read now, and may be sound for all that is known."""
+
+
+class OtherFormat(UserError):
+    """Data that another version of jowa wrote, and that may be sound."""
+
+
 def damaged(path: Path, reason: str) -> UserError:
     """The error for data that can't be trusted; `path` is a file of a part."""
-    return UserError(
-        f"{path} is damaged ({reason}): remove that part's folder and record or import it again, or set data.path to "
-        "another folder."
-    )
+    return UserError(f"{path} is damaged ({reason}): remove that part's folder and record or import it again.")
 
 
-def other_format(path: Path, version: object) -> UserError:
+def unreadable(path: Path, reason: str) -> Unreadable:
+    """The error for data out of reach, which nobody should be told to remove; `path` is a file or a folder."""
+    return Unreadable(f"{path} can't be read ({reason}): mend its permissions, or the disk that it is on.")
+
+
+def read_error(path: Path, error: Exception) -> UserError:
+    """What it means that reading a file of a part failed: it is missing or damaged, or out of reach."""
+    text = str(error).split(" [", 1)[0]
+    number = error.errno if isinstance(error, OSError) else None
+    # tensorstore knows ValueErrors only.
+    if said := re.search(r"os_error_code='(\d+)'", str(error)):
+        number = int(said[1])
+    elif text.startswith("PERMISSION_DENIED"):
+        number = errno.EACCES
+    if number is None:
+        return damaged(path, f"{type(error).__name__}: {text}")
+    reason = os.strerror(number)
+    return damaged(path, reason) if number in _MISSING else unreadable(path, reason)
+
+
+def other_format(path: Path, version: object) -> OtherFormat:
     """The error for a part that another version of jowa wrote."""
     newer = isinstance(version, int) and version > FORMAT
     remedy = "use a newer jowa" if newer else "record or import the data again"
-    return UserError(
-        f"{path} has format {version}, this jowa reads format {FORMAT}: {remedy}, or set data.path to another folder."
-    )
+    return OtherFormat(f"{path} has format {version}, this jowa reads format {FORMAT}: {remedy}.")

@@ -29,9 +29,11 @@ class Order:
     proportional: an epoch takes every sequence once, so that a game counts by its size.
     balanced: an epoch takes as many sequences from every game as the largest one has. The largest game's come once
     each, a smaller game's go round and round, in an order of the game's own that goes on from epoch to epoch: after any
-    number of whole epochs a game's sequences have been taken equally often, give or take one.
+    number of whole epochs a game's sequences have been taken equally often, give or take one, where nothing is left
+    over.
 
-    An epoch ends with its last full batch; what is left over, fewer sequences than a batch, is not taken in it.
+    An epoch ends with its last full batch; what is left over, fewer sequences than a batch, is not taken in it. These
+    are any of the epoch's, other ones in each, and by so much the counts may differ further.
     """
 
     def __init__(self, counts: Mapping[str, int], seed: int, balance: str = "proportional") -> None:

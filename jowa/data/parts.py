@@ -10,8 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jowa.data.frames import open_frames
-from jowa.data.layout import COLUMNS, FRAME_SHAPE, FRAMES, MANIFEST, Manifest, column_file, damaged, other_format
+from jowa.data.layout import (
+    COLUMNS,
+    FRAME_SHAPE,
+    FRAMES,
+    MANIFEST,
+    Manifest,
+    column_file,
+    damaged,
+    other_format,
+    read_error,
+    unreadable,
+)
 from jowa.data.table import EpisodeTable, read_table
+from jowa.games import GAMES
 
 
 class Part:
@@ -26,7 +38,7 @@ class Part:
     """
 
     def __init__(self, folder: Path, first_row: int) -> None:
-        """Open a part; UserError if it is damaged or of another format."""
+        """Open a part; UserError if it is damaged, out of reach or of another format."""
         self.name, self.folder, self.first_row = folder.name, folder, first_row
         self.manifest = Manifest.read(folder)
         self.table: EpisodeTable = read_table(folder, self.manifest)
@@ -38,6 +50,7 @@ class Part:
 
     @property
     def episodes(self) -> int:
+        """How many episodes it holds."""
         return self.manifest.episodes
 
     @property
@@ -52,7 +65,7 @@ class Part:
         try:
             frames = open_frames(path)
         except ValueError as error:
-            raise damaged(path, "it can't be opened") from error
+            raise read_error(path, error) from error
         if frames.shape != (self.transitions, *FRAME_SHAPE):
             raise damaged(path, f"its shape is {tuple(frames.shape)}")
         return frames
@@ -63,28 +76,62 @@ class Part:
         try:
             column = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise damaged(path, f"{type(error).__name__}: {error}") from error
+            raise read_error(path, error) from error
         if column.shape != (self.transitions,) or column.dtype != COLUMNS[name]:
             raise damaged(path, f"it holds {column.dtype} {column.shape}")
         return np.asarray(column)
 
 
-def committed_parts(store: Path | str, game: str) -> tuple[str, ...]:
-    """Names of a game's parts, in the order of their rows; UserError where an older format lies in their place."""
+def part_folders(store: Path | str, game: str) -> list[Path]:
+    """The folders of a game's parts, whole or not, by name; what a killed writer left is none.
+
+    Raises:
+        UserError: they can't be looked for, or an older format lies in their place.
+    """
     folder = Path(store) / game
-    if (folder / MANIFEST).is_file():
-        raise other_format(folder / MANIFEST, 1)
-    found = (path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
-    return tuple(sorted(name for name in found if not name.startswith(".")))
+    try:
+        if (folder / MANIFEST).is_file():
+            raise other_format(folder / MANIFEST, 1)
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, str(error.strerror)) from error
+
+
+def committed_parts(store: Path | str, game: str) -> tuple[str, ...]:
+    """Names of a game's parts, in the order of their rows.
+
+    Raises:
+        UserError: one has lost its manifest or is out of reach (left out, it would be missed by nobody), or an older
+            format lies in their place.
+    """
+    folders = part_folders(store, game)
+    for folder in folders:
+        try:
+            (folder / MANIFEST).stat()
+        except OSError as error:
+            raise read_error(folder / MANIFEST, error) from error
+    return tuple(folder.name for folder in folders)
 
 
 def has_episodes(store: Path | str, game: str) -> bool:
-    """Whether a store holds any episodes of a game."""
+    """Whether a store holds any episodes of a game; UserError where `committed_parts` raises it."""
     return bool(committed_parts(store, game))
 
 
+def game_folders(store: Path) -> list[str]:
+    """The games that a store has a folder of, by name; what bears no game's name is none. UserError if out of reach."""
+    try:
+        return sorted(path.name for path in store.iterdir() if path.name in GAMES and path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(store, str(error.strerror)) from error
+
+
 def open_parts(store: Path, game: str) -> tuple[Part, ...]:
-    """All parts of a game; UserError if one is damaged."""
+    """All parts of a game; UserError if one is damaged or out of reach."""
     parts: list[Part] = []
     for name in committed_parts(store, game):
         first_row = parts[-1].first_row + parts[-1].transitions if parts else 0

@@ -5,81 +5,54 @@
     python -m jowa.data.record game=Pong policy=runs/demo planner=beam epsilon=0.01
     python -m jowa.data.record game=Pong policy=sb3 steps=1000000
 
-Every game is played until `steps` agent steps are reached; the last episode is finished, not cut.
+Every game is played until `steps` agent steps are reached; the last episode is finished, not cut. resume=true goes on
+after an interruption, in which at most five minutes of play and the episodes that were running are lost.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from jowa.cli import run
-from jowa.data.behaviours import BEHAVIOURS, POLICIES, check_behaviour, check_schedule, make_behaviour
-from jowa.data.recording import Advance, Recorded, Tally, capped, in_processes, record_behaviour
-from jowa.data.sb3_config import Sb3Config, check_sb3
+from jowa.data.behaviours import BEHAVIOURS, make_behaviour
+from jowa.data.record_config import (
+    RecordConfig,
+    check_policy,
+    games_of,
+    load_sb3,
+    opened_agent,
+    planner_for,
+    policy_name,
+    provenance,
+)
+from jowa.data.recording import Advance, Recorded, Tally, capped, record_behaviour
+from jowa.data.resuming import check_free, recording_alone, shares_left, stored_steps
+from jowa.data.sources.episode import SourceEpisode
 from jowa.data.store import EpisodeWriter, has_episodes
+from jowa.data.workers import GoesOn, Stopped, in_processes
 from jowa.envs.atari import AtariEnvironments
-from jowa.envs.protocol import ProtocolConfig, episode_seed
-from jowa.envs.roms import rom_md5, rom_path
+from jowa.envs.protocol import episode_seed
+from jowa.envs.roms import rom_path
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
-from jowa.evaluation.recorder import agent_player, record_policy, shares
+from jowa.evaluation.recorder import Share, agent_player, record_policy, shares
 from jowa.evaluation.rollout import Policy
 from jowa.files import require_writable_folder
-from jowa.games import GAMES, HELD_OUT_GAMES, PRETRAINING_GAMES, check_game, task_id
-from jowa.planning.config import PlannerConfig, check_planner
+from jowa.games import task_id
+from jowa.planning.config import PlannerConfig
 from jowa.training.distribution import choose_device
 from jowa.training.session import use_threads
-from jowa.training.starting_point import StartingPoint, open_agent
 
-GAME_SETS = {"atari15": PRETRAINING_GAMES, "heldout5": HELD_OUT_GAMES, "all": GAMES}
-"""Names that stand for several games: the paper's 15, those it finetunes on, all 60."""
-
-
-@dataclass(frozen=True)
-class RecordConfig:
-    """What to record.
-
-    game: one game, a list of them, or atari15, heldout5 or all. steps: agent steps for each, at least; with policy=sb3
-    those of its training.
-    policy: random, scripted (games with a controller), lookahead (any game; slow), mix (from random to good, as a
-    learner's history), sb3 (an agent of stable-baselines3 while it trains), or an agent: the folder of a JOWA run or
-    checkpoint, or a published file. planner: how that agent plays.
-    epsilon: share of random actions. schedule: constant, or rising quality: the share falls from 1 to epsilon.
-    environments: episodes of a game that an agent plays side by side, each held in memory (7 kB an agent step) until it
-    ends; without workers it plays all games at once. device, threads: PyTorch's, for agents.
-    seed: with it everything is reproducible. out: the episode store. append: add to a game's episodes instead of
-    refusing. allow_mixed: even to such of another ROM or stickiness. workers: processes, one game a task; 0 plays in
-    this process. protocol: the rules of play.
-    """
-
-    game: Any = field(default_factory=lambda: ["Pong"])
-    steps: int = 20_000
-    policy: str = "mix"
-    schedule: str = "constant"
-    epsilon: float = 0.0
-    planner: PlannerConfig = field(default_factory=lambda: PlannerConfig("greedy", width=1, horizon=0, context=8))
-    sb3: Sb3Config = field(default_factory=Sb3Config)
-    environments: int = 8
-    device: str = "auto"
-    threads: int | None = None
-    seed: int = 0
-    out: str = "data"
-    append: bool = False
-    allow_mixed: bool = False
-    workers: int = 0
-    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-
-    @property
-    def trains(self) -> bool:
-        """Whether an agent is trained while recording."""
-        return self.policy == "sb3" and self.sb3.load is None
+COMMIT_SECONDS = 300.0
+"""After which episodes are made safe; it decides how they are cut into parts, not what they are."""
 
 
 def main(config: RecordConfig) -> None:
@@ -88,7 +61,8 @@ def main(config: RecordConfig) -> None:
     rows = record(config)
     print(f"{'game':<18}{'episodes':>10}{'transitions':>13}{'mean return':>13}")
     for row in rows:
-        print(f"{row.game:<18}{row.episodes:>10}{row.transitions:>13}{row.mean_return:>13.1f}")
+        mean = f"{row.mean_return:.1f}" if row.episodes else "there"
+        print(f"{row.game:<18}{row.episodes:>10}{row.transitions:>13}{mean:>13}")
 
 
 def check(config: RecordConfig) -> None:
@@ -98,6 +72,8 @@ def check(config: RecordConfig) -> None:
             raise UserError(f"{key} must be at least {smallest}, not {getattr(config, key)}.")
     if not 0.0 <= config.epsilon <= 1.0:
         raise UserError(f"epsilon must lie between 0 and 1, not {config.epsilon}.")
+    if not config.out:
+        raise UserError("out must name a folder, for the episode store.")
     config.protocol.check()
     use_threads(config.threads)
     games = games_of(config)
@@ -105,83 +81,52 @@ def check(config: RecordConfig) -> None:
         rom_path(game, config.protocol.rom_dir)
     check_policy(config, games)
     for game in games:
-        if has_episodes(config.out, game) and not config.append:
-            raise UserError(
-                f"{Path(config.out) / game} already holds episodes: set append=true to add to them, or out to another "
-                "folder."
-            )
-    require_writable_folder(config.out, "out")
+        check_free(config, game)
+    require_writable_folder(config.store, "out")
     for game in games:
-        if has_episodes(config.out, game):
+        if has_episodes(config.store, game):
             _writer(config, game).close()
 
 
-def games_of(config: RecordConfig) -> list[str]:
-    """The games meant, in order. Raises UserError for an unknown one, none, or one that is named twice."""
-    named = config.game if isinstance(config.game, list) else [config.game]
-    games = [game for name in named for game in GAME_SETS.get(str(name), (name,))]
-    if not games or len(set(map(str, games))) != len(games):
-        raise UserError(f"game must name at least one game and none twice, not {config.game}.")
-    return [check_game(game) for game in games]
-
-
-def check_policy(config: RecordConfig, games: list[str]) -> None:
-    """Raise UserError unless the policy exists, is installed, and can play the games as configured."""
-    check_schedule(config.schedule)
-    if (config.policy in ("random", "mix") or config.trains) and (config.schedule != "constant" or config.epsilon):
-        raise UserError(
-            f"policy={config.policy} has its own share of random actions: leave epsilon at 0 and schedule at constant."
-        )
-    choose_device(config.device, "device")
-    if config.policy == "sb3":
-        check_sb3(config.sb3)
-        if config.sb3.load is not None:
-            _load_sb3(config, games)
-    elif _names_agent(config.policy):
-        check_planner(config.planner)
-        agent = _open(config.policy).agent
-        for game in games:
-            config.planner.for_game(agent.model.config, game)
-    else:
-        for game in games:
-            check_behaviour(config.policy, game)
-
-
-def _names_agent(policy: str) -> bool:
-    """Whether it is a path, existing or meant to be: without a sign of that it is a mistyped name."""
-    path = Path(policy).expanduser()
-    return policy not in POLICIES and (len(path.parts) > 1 or path.suffix in (".pt", ".pth") or path.exists())
-
-
-def _policy_name(config: RecordConfig) -> str:
-    """What an episode's facts and the provenance call it."""
-    return "jowa" if _names_agent(config.policy) else config.policy
-
-
-@cache
-def _open(policy: str) -> StartingPoint:
-    return open_agent(policy)
-
-
 def record(config: RecordConfig) -> list[Recorded]:
-    """Record every game, in this process or in `workers` others; the result doesn't depend on their number."""
+    """Record every game, in this process or in `workers` others; the result doesn't depend on their number.
+
+    UserError if another process is recording one of them, the disk is full, or a process died.
+    """
     games = games_of(config)
-    with tqdm(total=config.steps * len(games), unit="step", desc="recording", dynamic_ncols=True) as bar:
+    with recording_alone(config.store, games), ExitStack() as stack:
+        there = sum(min(config.steps, sum(stored_steps(config, game).values())) for game in games)
+        total = config.steps * len(games)
+        bar = stack.enter_context(
+            tqdm(total=total, initial=there, unit="step", desc="recording", dynamic_ncols=True)
+        )  # fmt: skip
         if config.workers == 0:
             return record_games(config, games, bar.update)
         # Agents think in every process; together they shouldn't use more threads than there are cores.
         threads = config.threads or max(1, (os.cpu_count() or 1) // config.workers)
-        config = replace(config, threads=threads)
-        return in_processes(record_games, config, games, config.workers, bar.update)
+        work = partial(_record_game, replace(config, threads=threads))
+        died = "A process of the recording died, for want of memory perhaps: set workers lower, and resume=true."
+        return in_processes(work, games, config.workers, bar.update, died)
+
+
+def _record_game(config: RecordConfig, game: str, goes_on: GoesOn) -> Recorded:
+    """Record one game in a process of its own; stopped, it commits its whole episodes."""
+
+    def advance(steps: int) -> None:
+        if not goes_on(steps):
+            raise Stopped
+
+    return record_games(config, [game], advance)[0]
 
 
 def record_games(config: RecordConfig, games: list[str], advance: Advance) -> list[Recorded]:
     """Record some games, those that an agent can play together side by side."""
     use_threads(config.threads)
-    recorded: list[Recorded] = []
-    for group in _groups(config, games):
+    recorded = [Recorded(game, 0, 0, 0.0) for game in games if _finished(config, game)]
+    finished = {one.game for one in recorded}
+    for group in _groups(config, [game for game in games if game not in finished]):
         with ExitStack() as stack:
-            tallies = [Tally(game, stack.enter_context(_writer(config, game)), _policy_name(config)) for game in group]
+            tallies = [_tally(config, stack.enter_context(_writer(config, game)), game) for game in group]
             if config.policy in BEHAVIOURS:
                 _record_behaviour(config, tallies[0], advance)
             elif config.trains:
@@ -192,21 +137,30 @@ def record_games(config: RecordConfig, games: list[str], advance: Advance) -> li
     return sorted(recorded, key=lambda one: games.index(one.game))
 
 
-def _groups(config: RecordConfig, games: list[str]) -> list[list[str]]:
+def _tally(config: RecordConfig, writer: EpisodeWriter, game: str) -> Tally:
+    return Tally(game, writer, policy_name(config), sum(stored_steps(config, game).values()))
+
+
+def _finished(config: RecordConfig, game: str) -> bool:
+    """Whether there is nothing left to record of a game."""
+    stored = stored_steps(config, game)
+    if config.policy in BEHAVIOURS or config.trains:
+        return sum(stored.values()) >= config.steps
+    return not shares_left(_shares(config, 0), stored)
+
+
+def _shares(config: RecordConfig, seed: int) -> list[Share]:
+    return shares(config.steps, seed, config.schedule, config.epsilon)
+
+
+def _groups(config: RecordConfig, games: Sequence[str]) -> list[list[str]]:
     """One game at a time; agents play all those together that are planned for alike."""
     if config.policy in BEHAVIOURS or config.trains:
         return [[game] for game in games]
     groups: dict[PlannerConfig | None, list[str]] = {}
     for game in games:
-        groups.setdefault(_planner(config, game), []).append(game)
+        groups.setdefault(planner_for(config, game), []).append(game)
     return list(groups.values())
-
-
-def _planner(config: RecordConfig, game: str) -> PlannerConfig | None:
-    """A JOWA agent's settings for the game."""
-    if not _names_agent(config.policy):
-        return None
-    return config.planner.for_game(_open(config.policy).agent.model.config, game)
 
 
 def _seed(config: RecordConfig, tally: Tally) -> int:
@@ -225,10 +179,11 @@ def _record_agent(config: RecordConfig, tallies: list[Tally], advance: Advance) 
     rows = [tally.game for tally in tallies for _ in range(config.environments)]
     environments = AtariEnvironments(rows, config.protocol, [0] * len(rows))
     wanted = {
-        tally.game: shares(config.steps, _seed(config, tally), config.schedule, config.epsilon) for tally in tallies
+        tally.game: shares_left(_shares(config, _seed(config, tally)), stored_steps(config, tally.game))
+        for tally in tallies
     }
     stores = {tally.game: tally.store for tally in tallies}
-    advance = capped(advance, config.steps * len(tallies))
+    advance = capped(advance, sum(max(config.steps - tally.transitions, 0) for tally in tallies))
     try:
         record_policy(environments, _player(config, environments), wanted, stores, advance)
     finally:
@@ -236,19 +191,13 @@ def _record_agent(config: RecordConfig, tallies: list[Tally], advance: Advance) 
 
 
 def _player(config: RecordConfig, environments: AtariEnvironments) -> Policy:
-    planner = _planner(config, environments.games[0])
+    planner = planner_for(config, environments.games[0])
     if planner is not None:
-        return agent_player(_open(config.policy).agent, planner, environments, choose_device(config.device, "device"))
+        agent = opened_agent(config.policy).agent
+        return agent_player(agent, planner, environments, choose_device(config.device, "device"))
     from jowa.evaluation.sb3_player import Sb3Player
 
-    return Sb3Player(_load_sb3(config, list(dict.fromkeys(environments.games))), environments.games)
-
-
-def _load_sb3(config: RecordConfig, games: list[str]) -> Any:
-    from jowa.evaluation.sb3_player import load_agent
-
-    assert config.sb3.load is not None
-    return load_agent(config.sb3.load, config.sb3.algorithm, games, choose_device(config.device, "device"))
+    return Sb3Player(load_sb3(config, list(dict.fromkeys(environments.games))), environments.games)
 
 
 def _record_training(config: RecordConfig, tally: Tally, advance: Advance) -> None:
@@ -258,36 +207,27 @@ def _record_training(config: RecordConfig, tally: Tally, advance: Advance) -> No
         config.sb3.algorithm, config.steps, config.environments, config.sb3.buffer, _seed(config, tally),
         choose_device(config.device, "device"),
     )  # fmt: skip
-    agent = train_while_recording(tally.game, config.protocol, training, tally.store, capped(advance, config.steps))
+    noted: dict[str, Any] = {}
+
+    def store(episode: SourceEpisode) -> None:
+        # A part for each checkpoint, as in DQN-Replay, so that episodes can be selected and shown by it.
+        facts = {"run": config.seed, "checkpoint": episode.info["checkpoint"]}
+        if facts != noted:
+            tally.writer.commit()
+            tally.writer.note(facts)
+            noted.update(facts)
+        tally.store(episode)
+
+    agent = train_while_recording(tally.game, config.protocol, training, store, capped(advance, config.steps))
     if config.sb3.save is not None:
         agent.save(Path(config.sb3.save) / tally.game)
 
 
 def _writer(config: RecordConfig, game: str) -> EpisodeWriter:
     return EpisodeWriter(
-        config.out, game, provenance=provenance(config, game), append=config.append, allow_mixed=config.allow_mixed
-    )
-
-
-def provenance(config: RecordConfig, game: str) -> dict[str, Any]:
-    """What the manifest keeps about how these episodes came to be."""
-    facts: dict[str, Any] = {
-        "source": "recorded",
-        "policy": _policy_name(config),
-        "schedule": config.schedule,
-        "epsilon": config.epsilon,
-        "seed": config.seed,
-        "rewards": "raw",
-        "rom_md5": rom_md5(game, config.protocol.rom_dir),
-        "sticky": config.protocol.repeat_action_probability > 0.0,
-        "protocol": asdict(replace(config.protocol, rom_dir=None)),
-    }
-    planner = _planner(config, game)
-    if planner is not None:
-        facts |= {"agent": str(_open(config.policy).checkpoint), "planner": asdict(planner)}
-    if config.policy == "sb3":
-        facts["sb3"] = asdict(config.sb3)
-    return facts
+        config.store, game, provenance=provenance(config, game), append=config.append or config.resume,
+        allow_mixed=config.allow_mixed, commit_seconds=COMMIT_SECONDS,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import Synchronized
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +17,6 @@ from jowa.envs.single import SingleAtari
 
 Advance = Callable[[int], Any]
 """Told the number of agent steps just recorded."""
-
-Config = TypeVar("Config")
 
 _REPORT_EVERY = 100
 
@@ -37,13 +32,17 @@ class Recorded:
 
 
 class Tally:
-    """Hands one game's episodes to its writer and counts them; `policy` plays where an episode doesn't say who."""
+    """Hands one game's episodes to its writer and counts them; `policy` plays where an episode doesn't say who.
 
-    def __init__(self, game: str, writer: EpisodeWriter, policy: str) -> None:
+    `transitions` are the recording's agent steps, those that were `there` before it was resumed included.
+    """
+
+    def __init__(self, game: str, writer: EpisodeWriter, policy: str, there: int = 0) -> None:
         self.game = game
         self.writer = writer
         self._policy = policy
-        self.transitions = 0
+        self.transitions = there
+        self._there = there
         self._returns: list[float] = []
 
     def store(self, episode: SourceEpisode) -> None:
@@ -55,8 +54,9 @@ class Tally:
         self._returns.append(raw_return)
 
     def summary(self) -> Recorded:
-        """What has been stored."""
-        return Recorded(self.game, len(self._returns), self.transitions, float(np.mean(self._returns)))
+        """What has been added."""
+        added = self.transitions - self._there
+        return Recorded(self.game, len(self._returns), added, float(np.mean(self._returns)))
 
 
 class EpisodeBuffer:
@@ -87,7 +87,7 @@ class EpisodeBuffer:
 
 def record_behaviour(env: SingleAtari, behaviour: Behaviour, steps: int, tally: Tally, advance: Advance) -> None:
     """Play and store episodes until `steps` agent steps are reached; the last one is finished, not cut."""
-    advance = capped(advance, steps)
+    advance = capped(advance, steps - tally.transitions)
     while tally.transitions < steps:
         behaviour.reset(tally.transitions / steps)
         tally.store(play_episode(env, behaviour, advance))
@@ -121,44 +121,3 @@ def capped(advance: Advance, budget: int) -> Advance:
         left -= min(steps, left)
 
     return counted
-
-
-def in_processes(
-    record: Callable[[Config, list[str], Advance], list[Recorded]],
-    config: Config,
-    games: list[str],
-    workers: int,
-    advance: Advance,
-) -> list[Recorded]:
-    """Call `record` for each game alone in one of `workers` processes; what they record, in the order of the games."""
-    context = multiprocessing.get_context("spawn")
-    counter: Synchronized[int] = context.Value("q", 0)
-    with ProcessPoolExecutor(workers, context, _share_counter, (counter,)) as pool:
-        futures = [pool.submit(_record_in_worker, record, config, game) for game in games]
-        seen, waiting = 0, True
-        while waiting:
-            waiting = bool(wait(futures, timeout=0.5).not_done)
-            count = counter.value
-            advance(count - seen)
-            seen = count
-        return [recorded for future in futures for recorded in future.result()]
-
-
-_counter: Synchronized[int] | None = None
-
-
-def _share_counter(counter: Synchronized[int]) -> None:
-    global _counter
-    _counter = counter
-
-
-def _record_in_worker(
-    record: Callable[[Config, list[str], Advance], list[Recorded]], config: Config, game: str
-) -> list[Recorded]:
-    return record(config, [game], _count)
-
-
-def _count(steps: int) -> None:
-    assert _counter is not None
-    with _counter.get_lock():
-        _counter.value += steps

@@ -40,8 +40,9 @@ def check(config: SelectConfig) -> None:
 
 
 def main(config: SelectConfig) -> None:
+    """Choose, write the selection, print a table; UserError if the store has too little to choose from."""
     check(config)
-    store = EpisodeStore(config.path, config.games or None)
+    store = EpisodeStore(config.path, config.games or None, path_key="path", games_key="games")
     chosen = {game: choose(store, game, config) for game in store.games}
     out = Path(config.out)
     require_writable_folder(out.parent, "out")

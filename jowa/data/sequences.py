@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,31 +182,28 @@ class SequenceDataset:
         if self._real_steps_first:
             windows = windows.real_steps_first()
         shape = windows.valid.shape
-        frames = np.zeros((*shape, 1, *FRAME_SHAPE), np.uint8) if self._with_frames else None
-        codes = None if self._codes is None else np.zeros((*shape, self._codes.tokens_per_frame), np.int32)
-        actions = np.zeros(shape, np.int64)
-        rewards = np.zeros(shape, np.float32)
-        ends = np.zeros(shape, np.bool_)
+        padding = np.flatnonzero(~windows.valid)
+        frames = np.empty((*shape, 1, *FRAME_SHAPE), np.uint8) if self._with_frames else None
+        codes = None if self._codes is None else np.empty((*shape, self._codes.tokens_per_frame), np.uint16)
+        actions, rewards, ends = np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape, np.bool_)
         waiting = []
-        for number in np.unique(windows.games):
-            game = self.games[number]
-            here = np.flatnonzero(windows.games == number)
-            rows, valid = windows.rows[here], windows.valid[here]
+        for game, here in self._by_game(windows.games):
+            rows = windows.rows[here]
             if frames is not None:
                 # Real rows alone are read from disk, those of all games together.
-                places, steps = np.nonzero(valid)
-                waiting.append((here[places], steps, self.store.start_frames(game, rows[valid])))
+                valid = windows.valid[here]
+                places = (here[:, None] * self.length + np.arange(self.length))[valid]
+                waiting.append(self.store.start_frames(game, rows[valid], frames.reshape(-1, *FRAME_SHAPE), places))
             actions[here] = self.store.column(game, "actions")[rows]
             rewards[here] = self.store.column(game, "rewards")[rows]
             ends[here] = self.store.column(game, "ends")[rows]
             if codes is not None and self._codes is not None:
                 codes[here] = self._codes.read(game, rows)
-        for sequences, steps, read in waiting:
-            assert frames is not None
-            frames[sequences, steps, 0] = read()
-        for column in (actions, rewards, ends, codes):
+        for finish in waiting:
+            finish()
+        for column in (frames, codes, actions, rewards, ends):
             if column is not None:
-                column[~windows.valid] = 0
+                column.reshape(-1, *column.shape[2:])[padding] = 0
         if not np.isfinite(rewards).all():
             raise self._not_finite(windows, rewards)
         return Batch(
@@ -218,6 +216,13 @@ class SequenceDataset:
             tasks=torch.from_numpy(self._tasks[windows.games]),
         )
 
+    def _by_game(self, numbers: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """The games among `numbers` (B,), and where in it each is."""
+        order = np.argsort(numbers, kind="stable")
+        bounds = np.searchsorted(numbers[order], np.arange(len(self.games) + 1)).tolist()
+        for game, (start, stop) in zip(self.games, itertools.pairwise(bounds), strict=True):
+            if start < stop:
+                yield game, order[start:stop]
 
     def coordinates(self, indices: NDArray[np.integer[Any]]) -> list[dict[str, Any]]:
         """Where sequences (B,) lie: game, episode (its name in the store) and its steps that are the first and last."""

@@ -18,14 +18,15 @@ import numpy as np
 import tensorstore
 from numpy.typing import NDArray
 
-from jowa.data.layout import FRAME_SHAPE, FRAMES, damaged
-from jowa.data.parts import Part, committed_parts, has_episodes, open_parts
+from jowa.data.layout import FRAME_SHAPE, FRAMES, read_error
+from jowa.data.parts import Part, committed_parts, game_folders, has_episodes, open_parts
 from jowa.data.table import EpisodeTable, join_tables
 from jowa.data.writer import EpisodeWriter
 from jowa.errors import UserError
 
 __all__ = [
-    "FRAME_SHAPE", "EpisodeStore", "EpisodeTable", "EpisodeWriter", "Part", "Rows", "committed_parts", "has_episodes",
+    "FRAME_SHAPE", "EpisodeStore", "EpisodeTable", "EpisodeWriter", "NoEpisodes", "Part", "Rows",
+    "committed_parts", "has_episodes",
 ]  # fmt: skip
 
 
@@ -46,6 +47,10 @@ class Rows:
     ends: NDArray[np.bool_]
 
 
+class NoEpisodes(UserError):
+    """What was asked for has not been recorded, fetched or imported yet."""
+
+
 class EpisodeStore:
     """Read access to the games in a folder, as they were when it was opened.
 
@@ -53,24 +58,34 @@ class EpisodeStore:
     its first read on.
     """
 
-    def __init__(self, folder: Path | str, games: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        games: Sequence[str] | None = None,
+        *,
+        path_key: str = "data.path",
+        games_key: str = "data.games",
+    ) -> None:
         """Open the store.
 
         Args:
-            folder: the config's `data.path`.
+            folder: where it is.
             games: ALE names, in the order wanted; all games found (alphabetical) if None.
+            path_key, games_key: the configuration's keys that said so, for messages.
 
         Raises:
-            UserError: there is no such folder, a game has no episodes, or its files are damaged.
+            NoEpisodes: there is no such folder, or a game has no episodes.
+            UserError: a game is named twice, or its files are damaged or out of reach.
         """
         self.folder = Path(folder)
-        found = _find_games(self.folder)
-        self.games = tuple(found if games is None else games)
-        if len(set(self.games)) != len(self.games):
-            raise UserError(f"data.games names a game twice: {', '.join(self.games)}")
-        missing = [game for game in self.games if game not in found]
-        if missing or not self.games:
-            raise _no_data(self.folder, missing)
+        wanted = game_folders(self.folder) if games is None else games
+        if len(set(wanted)) != len(wanted):
+            raise UserError(f"{games_key} names a game twice: {', '.join(wanted)}")
+        found = tuple(game for game in wanted if has_episodes(self.folder, game))
+        missing = [game for game in games or () if game not in found]
+        if missing or not found:
+            raise _no_data(self.folder, missing, path_key)
+        self.games = found
         self._parts = {game: open_parts(self.folder, game) for game in self.games}
         self.tables = {
             game: join_tables([part.table for part in parts], [part.first_row for part in parts])
@@ -117,34 +132,39 @@ class EpisodeStore:
         """Frames (..., 84, 84) uint8 for row numbers of any shape (...) or a slice; IndexError if outside."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(self.transitions(game)))
-        return self.start_frames(game, rows)()
+        frames = np.empty((rows.size, *FRAME_SHAPE), np.uint8)
+        self.start_frames(game, rows.reshape(-1), frames, np.arange(rows.size))()
+        return frames.reshape(*rows.shape, *FRAME_SHAPE)
 
-    def start_frames(self, game: str, rows: NDArray[np.integer[Any]]) -> Callable[[], NDArray[np.uint8]]:
-        """Begin to read frames, and return what waits for them; several such reads are under way together."""
+    def start_frames(
+        self, game: str, rows: NDArray[np.integer[Any]], out: NDArray[np.uint8], places: NDArray[np.integer[Any]]
+    ) -> Callable[[], None]:
+        """Begin to read the frames of rows (n,) into out[places], and return what waits for them.
+
+        Several such reads are under way together. `out` is (m, 84, 84) uint8, `places` (n,) below m.
+        """
         self._check_rows(game, rows)
-        flat = rows.reshape(-1)
-        part_of = np.searchsorted(self._first_rows[game], flat, side="right") - 1
-        # Each run of consecutive rows in one part is one read.
-        begins = (np.diff(flat, prepend=-2) != 1) | (np.diff(part_of, prepend=-1) != 0)
-        first = np.flatnonzero(begins).tolist()
+        part_of = np.searchsorted(self._first_rows[game], rows, side="right") - 1
+        # Rows that follow each other in one part, and go to places that do so too, are one read.
+        begins = (np.diff(rows, prepend=-2) != 1) | (np.diff(part_of, prepend=-1) != 0)
+        first = np.flatnonzero(begins | (np.diff(places, prepend=-2) != 1)).tolist()
         batch = tensorstore.Batch()
         reads = []
-        for start, stop in itertools.pairwise([*first, len(flat)]):
+        for start, stop in itertools.pairwise([*first, len(rows)]):
             part = self._parts[game][part_of[start]]
-            row = int(flat[start]) - part.first_row
-            reads.append((start, stop, part, part.frames[row : row + stop - start].read(batch=batch)))
+            row, place = int(rows[start]) - part.first_row, int(places[start])
+            read = part.frames[row : row + stop - start].read(batch=batch)
+            reads.append((out[place : place + stop - start], part, read))
         batch.submit()
 
-        def result() -> NDArray[np.uint8]:
-            frames = np.empty((len(flat), *FRAME_SHAPE), np.uint8)
-            for start, stop, part, read in reads:
+        def finish() -> None:
+            for target, part, read in reads:
                 try:
-                    frames[start:stop] = read.result()
+                    target[:] = read.result()
                 except ValueError as error:
-                    raise damaged(part.folder / FRAMES, str(error).split(" [", 1)[0]) from error
-            return frames.reshape(*rows.shape, *FRAME_SHAPE)
+                    raise read_error(part.folder / FRAMES, error) from error
 
-        return result
+        return finish
 
     def read(self, game: str, rows: NDArray[np.integer[Any]], frames: bool = True) -> Rows:
         """Rows of any shape (...), such as (n, 8) windows; IndexError if one lies outside the game's data."""
@@ -170,15 +190,9 @@ class EpisodeStore:
             raise IndexError(f"rows {rows.min()}..{rows.max()} of {game}, which has {self.transitions(game)}")
 
 
-def _find_games(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and has_episodes(folder, path.name))
-
-
-def _no_data(folder: Path, missing: Sequence[str]) -> UserError:
+def _no_data(folder: Path, missing: Sequence[str], path_key: str) -> NoEpisodes:
     what = f"no recorded episodes of {', '.join(missing)}" if missing else "no recorded episodes"
-    return UserError(
+    return NoEpisodes(
         f"{what} in {folder}: make them with `python -m jowa.data.record` (or jowa.data.fetch, jowa.data.import), or "
-        "set data.path to the folder that has them."
+        f"set {path_key} to the folder that has them."
     )

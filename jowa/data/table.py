@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jowa.data.layout import EPISODES, Manifest, damaged
+from jowa.data.layout import EPISODES, Manifest, damaged, read_error
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_table(folder: Path, manifest: Manifest) -> EpisodeTable:
             info=tuple(entry["info"] for entry in entries),
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from error
+        raise read_error(path, error) from error
     bounds = np.append(table.starts, manifest.transitions)
     adds_up = len(table) == manifest.episodes and bounds[0] == 0 and (np.diff(bounds) == table.lengths).all()
     if not adds_up or (table.lengths < 1).any():

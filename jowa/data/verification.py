@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from jowa.data.layout import ACTIONS, COLUMNS, FRAMES, MANIFEST, damaged
+from jowa.data.layout import (
+    ACTIONS,
+    COLUMNS,
+    FORMAT,
+    FRAMES,
+    MANIFEST,
+    OtherFormat,
+    Unreadable,
+    other_format,
+    read_error,
+)
 from jowa.data.open_part import sha256
-from jowa.data.parts import Part, has_episodes
+from jowa.data.parts import Part, game_folders, part_folders
+from jowa.data.writer import differing_facts
 from jowa.errors import UserError
 from jowa.games import GAMES, legal_mask
 
@@ -24,89 +34,126 @@ _READ = 4096
 """Frames in memory at once: 29 MB."""
 
 
+Finding = str | Unreadable
+"""What is wrong, or what can't be told since a file is out of reach."""
+
+
 @dataclass(frozen=True)
 class GameVerdict:
-    """What was found of one game: its parts, episodes and agent steps as far as they could be read, and problems."""
+    """What was found of one game.
+
+    Attributes:
+        game: ALE name.
+        parts, episodes, transitions: how many there are, as far as they could be read.
+        problems: what is damaged.
+        unreadable: what is out of reach, and may be sound.
+        mixed: facts that its parts don't agree about, which is no problem where mixing was allowed.
+    """
 
     game: str
     parts: int
     episodes: int
     transitions: int
     problems: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
 
 
 def games_in(folder: Path, wanted: Sequence[str] = ()) -> list[str]:
     """The games to check: those wanted, or all there are, also ones of which no part is whole.
 
     Raises:
-        UserError: there are none, or not those.
+        UserError: there are none, or not those, or they can't be looked for.
     """
-    folders = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    found = [name for name in folders if (name in GAMES and part_folders(folder, name)) or has_episodes(folder, name)]
+    found = [game for game in wanted or game_folders(folder) if part_folders(folder, game)]
     missing = [game for game in wanted if game not in found]
     if missing or not found:
         what = f"no recorded episodes of {', '.join(missing)}" if missing else "no recorded episodes"
         raise UserError(f"{what} in {folder}: set path to the folder that has them.")
-    return list(wanted) or found
-
-
-def part_folders(folder: Path, game: str) -> list[Path]:
-    """A game's parts, with or without a manifest; what a killed writer left is none."""
-    return sorted(path for path in (folder / game).iterdir() if path.is_dir() and not path.name.startswith("."))
+    return found
 
 
 def transitions_in(folder: Path, game: str) -> int:
-    """Agent steps that a game's manifests speak of, as far as they can be read, without looking any further."""
+    """Agent steps that a game's manifests speak of, as far as they can be read, without looking any further.
+
+    Raises:
+        OtherFormat: another version of jowa wrote one of them, and only that one can check it.
+    """
     total = 0
     for part in part_folders(folder, game):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            total += int(json.loads((part / MANIFEST).read_text(encoding="utf-8"))["transitions"])
+        try:
+            content = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise other_format(part / MANIFEST, content["format"])
+            total += int(content["transitions"])
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
     return total
 
 
 def verify_game(folder: Path, game: str, advance: Advance = lambda steps: None) -> GameVerdict:
-    """Check all parts of a game, each on its own, so that a damaged one hides nothing of the others."""
+    """Check all parts of a game, each on its own, so that a damaged one hides nothing of the others.
+
+    Raises:
+        OtherFormat: another version of jowa wrote one of them.
+    """
     parts = part_folders(folder, game)
-    problems: list[str] = []
+    findings: list[Finding] = []
+    mixed: dict[str, None] = {}
+    first: Part | None = None
     episodes = transitions = 0
     for path in parts:
         found = list(_check_files(path))
         try:
             part = Part(path, 0)
+        except OtherFormat:
+            raise
         except UserError as error:
-            # Where files are damaged, this says the same once more.
-            found = found or [str(error)]
+            # Where files are damaged or out of reach, this says the same once more.
+            found = found or [_finding(error)]
         else:
+            first = first or part
+            mixed |= dict.fromkeys(differing_facts(first.provenance, part.provenance))
             episodes, transitions = episodes + part.episodes, transitions + part.transitions
-            whole = not any(one.startswith(f"{path / FRAMES}/") for one in found)
+            whole = not any(str(one).startswith(f"{path / FRAMES}/") for one in found)
             found += _check_part(part, game, advance if whole else None)
-        problems += found
-    return GameVerdict(game, len(parts), episodes, transitions, tuple(problems))
+        findings += found
+    problems = tuple(one for one in findings if isinstance(one, str))
+    unreadable = tuple(str(one) for one in findings if isinstance(one, Unreadable))
+    return GameVerdict(game, len(parts), episodes, transitions, problems, unreadable, tuple(mixed))
 
 
-def _check_files(part: Path) -> Iterator[str]:
+def _check_files(part: Path) -> Iterator[Finding]:
     """Every file that the manifest names is there and is what it was; nothing else is."""
     try:
         files = json.loads((part / MANIFEST).read_text(encoding="utf-8"))["files"]
         expected = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        yield f"{part / MANIFEST} can't be read ({type(error).__name__})."
+        known = read_error(part / MANIFEST, error)
+        reason = type(error).__name__
+        yield known if isinstance(known, Unreadable) else f"{part / MANIFEST} can't be read ({reason})."
         return
     for name, (size, digest) in expected.items():
-        path = part / name
-        if not path.is_file():
-            yield f"{path} is missing."
-        elif path.stat().st_size != size:
-            yield f"{path} has {path.stat().st_size} bytes where {size} were committed."
-        elif sha256(path) != digest:
-            yield f"{path} isn't what was committed: its sha256 has changed."
-    there = (path for path in sorted(part.rglob("*")) if path.is_file() and not path.name.startswith("."))
+        yield from _check_file(part / name, size, digest)
+    there = (path for path in sorted(part.rglob("*")) if not path.name.startswith("."))
     for path in there:
-        if path.relative_to(part).as_posix() not in {*expected, MANIFEST}:
+        if path.relative_to(part).as_posix() not in {*expected, MANIFEST} and path.is_file():
             yield f"{path} belongs to nothing: the manifest doesn't name it."
 
 
-def _check_part(part: Part, game: str, advance: Advance | None) -> Iterator[str]:
+def _check_file(path: Path, size: int, digest: str) -> Iterator[Finding]:
+    try:
+        actual = path.stat().st_size
+        if actual != size:
+            yield f"{path} has {actual} bytes where {size} were committed."
+        elif sha256(path) != digest:
+            yield f"{path} isn't what was committed: its sha256 has changed."
+    except OSError as error:
+        known = read_error(path, error)
+        yield known if isinstance(known, Unreadable) else f"{path} is missing."
+
+
+def _check_part(part: Part, game: str, advance: Advance | None) -> Iterator[Finding]:
     """The contents of a part that can be opened; without `advance` its frames are left alone."""
     if part.manifest.game != game:
         yield f"{part.folder / MANIFEST} is of {part.manifest.game}, not of {game}."
@@ -115,7 +162,7 @@ def _check_part(part: Part, game: str, advance: Advance | None) -> Iterator[str]
         try:
             columns[name] = part.column(name)
         except UserError as error:
-            yield str(error)
+            yield _finding(error)
     if len(columns) == len(COLUMNS):
         yield from _check_columns(part, game, columns)
     if advance is not None:
@@ -147,12 +194,12 @@ def _check_columns(part: Part, game: str, columns: dict[str, Any]) -> Iterator[s
         yield f"{part.folder}: {what} ({int(wrong.sum())} such episodes)."
 
 
-def _check_frames(part: Part, advance: Advance) -> Iterator[str]:
+def _check_frames(part: Part, advance: Advance) -> Iterator[Finding]:
     """Every shard can be read, and none is all black."""
     try:
         frames = part.frames
     except UserError as error:
-        yield str(error)
+        yield _finding(error)
         return
     shard = int(frames.chunk_layout.write_chunk.shape[0])
     for number, first in enumerate(range(0, part.transitions, shard)):
@@ -164,7 +211,11 @@ def _check_frames(part: Part, advance: Advance) -> Iterator[str]:
                 black = not frames[start:stop].read().result().any() and black
                 advance(stop - start)
         except ValueError as error:
-            yield str(damaged(part.folder / FRAMES, str(error).split(" [", 1)[0]))
+            yield _finding(read_error(part.folder / FRAMES, error))
             continue
         if black:
             yield f"{part.folder / FRAMES}: shard {number}, rows {first} … {last - 1}, is all black."
+
+
+def _finding(error: UserError) -> Finding:
+    return error if isinstance(error, Unreadable) else str(error)

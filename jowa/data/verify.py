@@ -8,6 +8,7 @@ ends of games, returns the sums of rewards. The exit code is 2 when anything is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def main(config: VerifyConfig) -> None:
     """Check all games, print what was found of each; UserError at the end if anything is wrong."""
     for game in config.games:
         check_game(game)
+    if len(set(config.games)) != len(config.games):
+        raise UserError(f"games names a game twice: {', '.join(config.games)}.")
     folder = Path(config.path)
     games = games_in(folder, config.games)
     verdicts = []
@@ -41,23 +44,36 @@ def main(config: VerifyConfig) -> None:
             verdicts.append(verify_game(folder, game, bar.update))
             with bar.external_write_mode():
                 print(describe(verdicts[-1]), flush=True)
-    bad = [verdict for verdict in verdicts if verdict.problems]
-    if bad:
-        problems = sum(len(verdict.problems) for verdict in bad)
+    if sentences := _sentences(verdicts):
+        raise UserError(" ".join(sentences))
+
+
+def _sentences(verdicts: Sequence[GameVerdict]) -> list[str]:
+    """What to do about what is damaged, and about what couldn't be read: that may be sound."""
+    damaged = {verdict.game: len(verdict.problems) for verdict in verdicts if verdict.problems}
+    unreadable = {verdict.game: len(verdict.unreadable) for verdict in verdicts if verdict.unreadable}
+    found = []
+    if problems := sum(damaged.values()):
         count = "1 problem" if problems == 1 else f"{problems} problems"
-        raise UserError(
-            f"{count} in {', '.join(verdict.game for verdict in bad)}, listed above: remove the parts they are in and "
-            f"record or import them again, or set path to another folder than {folder}."
-        )
+        remedy = "remove the parts they are in and record or import them again"
+        found.append(f"{count} in {', '.join(damaged)}, listed above: {remedy}.")
+    if files := sum(unreadable.values()):
+        count = "1 file or folder" if files == 1 else f"{files} files and folders"
+        remedy = "mend their permissions, or the disk, and verify again"
+        found.append(f"{count} of {', '.join(unreadable)}, listed above, can't be read: {remedy}.")
+    return found
 
 
 def describe(verdict: GameVerdict) -> str:
-    """A line about the game, and one for each problem."""
+    """A line about the game, one for each problem, and one if its parts are not alike."""
     counts = {"part": verdict.parts, "episode": verdict.episodes, "transition": verdict.transitions}
     found = ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
-    if not verdict.problems:
-        return f"{verdict.game:<18}{found}: sound"
-    return "\n".join([f"{verdict.game:<18}{found}: damaged", *(f"  {problem}" for problem in verdict.problems)])
+    findings = (*verdict.problems, *verdict.unreadable)
+    word = "damaged" if verdict.problems else "can't be read" if verdict.unreadable else "sound"
+    lines = [f"{verdict.game:<18}{found}: {word}", *(f"  {finding}" for finding in findings)]
+    if verdict.mixed:
+        lines.append(f"  note: its parts differ in {', '.join(verdict.mixed)} (allow_mixed=true).")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,25 @@ class Agent:
 
 def save_agent(folder: Path, tokenizer: Tokenizer, model: WorldActionModel, facts: dict[str, Any]) -> None:
     """Write the agent's two files into an existing folder; `facts` (JSON values) are kept in the description."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in agent_tensors(tokenizer, model).items()}
+    write_agent(folder, tensors, describe(tokenizer, model) | facts)
+
+
+def agent_tensors(tokenizer: Tokenizer, model: WorldActionModel) -> dict[str, Tensor]:
+    """What the weights' file holds, where the modules hold it."""
     tensors = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
-    tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    save_tensors(folder / WEIGHTS, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    sizes = {"format": FORMAT, "model": asdict(model.config), "tokenizer": asdict(tokenizer.config)}
-    write_json(folder / DESCRIPTION, sizes | facts)
+    return tensors | {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+def describe(tokenizer: Tokenizer, model: WorldActionModel) -> dict[str, Any]:
+    """The sizes a description begins with."""
+    return {"format": FORMAT, "model": asdict(model.config), "tokenizer": asdict(tokenizer.config)}
+
+
+def write_agent(folder: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write contiguous tensors on the CPU and the description into an existing folder."""
+    save_tensors(folder / WEIGHTS, tensors)
+    write_json(folder / DESCRIPTION, description)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jowa.errors import UserError
-from jowa.files import sync_file, sync_folder
-from jowa.models.agent_files import DESCRIPTION, load_weights, read_description, save_agent
+from jowa.files import sync_file, sync_folder, write_json
+from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_weights, read_description, write_agent
 from jowa.training.learner import Learner
 from jowa.training.optimization import Optimizers
 
 FOLDER = "checkpoints"
 OPTIMIZERS = "optimizers.pt"
+MANIFEST = "manifest.json"
+BEST = "best.json"
 
 
 @dataclass(frozen=True)
@@ -31,26 +36,60 @@ class Place:
         return f"{self.stage}-{self.step:08d}"
 
 
-def save_checkpoint(
-    run: Path, place: Place, learner: Learner, optimizers: Optimizers | None, facts: dict[str, Any], keep: int
-) -> Path:
-    """Write one checkpoint under a temporary name, rename it, then drop this stage's older ones beyond `keep`."""
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint will hold: contiguous tensors on the CPU that nobody else writes to."""
+
+    place: Place
+    tensors: dict[str, Tensor]
+    description: dict[str, Any]
+    optimizers: dict[str, Any]
+
+
+def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
+    """Write one checkpoint under a temporary name and rename it; when that fails, nothing of it is left.
+
+    One that is there already stays as it is.
+    """
     parent = run / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
-    final, temporary = parent / place.folder_name, parent / f".{place.folder_name}.tmp"
+    final = parent / snapshot.place.folder_name
+    temporary = _hidden(final)
     if final.exists():
         return final
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_agent(temporary, learner.tokenizer, learner.model, facts | {"stage": place.stage, "step": place.step})
-    if optimizers is not None:
-        torch.save(optimizers.state_dict(), temporary / OPTIMIZERS)
+    try:
+        temporary.mkdir()
+        write_agent(temporary, snapshot.tensors, snapshot.description)
+        # Given a path, torch.save would hide why the file can't be written.
+        with (temporary / OPTIMIZERS).open("wb") as file:
+            torch.save(snapshot.optimizers, file)
         sync_file(temporary / OPTIMIZERS)
-    temporary.replace(final)
+        write_json(temporary / MANIFEST, {path.name: _identity(path) for path in sorted(temporary.iterdir())})
+        temporary.replace(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     sync_folder(parent)
-    for old in list_checkpoints(run, place.stage)[:-keep]:
-        shutil.rmtree(old)
     return final
+
+
+def prune(run: Path, stage: str, keep: int) -> None:
+    """Drop a stage's checkpoints but the last `keep` and its best."""
+    best = best_checkpoints(run).get(stage)
+    for old in list_checkpoints(run, stage)[:-keep]:
+        if old != best:
+            # Half deleted under its own name it would look like a checkpoint.
+            shutil.rmtree(old.replace(_hidden(old)))
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed process left of checkpoints that it was writing or dropping."""
+    for path in (run / FOLDER).glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def list_checkpoints(run: Path, stage: str | None = None) -> list[Path]:
@@ -60,17 +99,20 @@ def list_checkpoints(run: Path, stage: str | None = None) -> list[Path]:
 
 
 def holds_checkpoint(path: Path) -> bool:
-    """Whether `path` is a checkpoint's folder or a run's with at least one."""
-    return (path / DESCRIPTION).is_file() or bool(list_checkpoints(path))
+    """Whether `path` is a checkpoint's folder, a run's with at least one, or a run's checkpoints/best."""
+    return (path / DESCRIPTION).is_file() or bool(list_checkpoints(path)) or _named_best(path) is not None
 
 
 def latest_checkpoint(path: Path) -> Path:
-    """The checkpoint `path` means: a checkpoint's own folder, or a run's newest one.
+    """The checkpoint `path` means: a checkpoint's own folder, a run's newest one, or (<run>/checkpoints/best) its best.
 
     Raises UserError when there is none.
     """
     if (path / DESCRIPTION).is_file():
         return path
+    best = _named_best(path)
+    if best is not None:
+        return best
     found = list_checkpoints(path)
     if not found:
         raise UserError(
@@ -80,38 +122,68 @@ def latest_checkpoint(path: Path) -> Path:
     return found[-1]
 
 
+def read_best(run: Path) -> dict[str, dict[str, Any]]:
+    """{stage: {"step", "metric", "value"}} of the best checkpoints that are still there."""
+    path = run / FOLDER / BEST
+    try:
+        noted: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {s: best for s, best in noted.items() if (path.parent / Place(s, best["step"]).folder_name).is_dir()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged; delete it: the next best checkpoint will be noted anew.") from error
+
+
+def best_checkpoints(run: Path) -> dict[str, Path]:
+    """The best checkpoint of each stage that has one."""
+    return {stage: run / FOLDER / Place(stage, best["step"]).folder_name for stage, best in read_best(run).items()}
+
+
+def _named_best(path: Path) -> Path | None:
+    """The best checkpoint of the last stage that has one, if `path` is <run>/checkpoints/best."""
+    found = best_checkpoints(path.parent.parent) if path.parts[-2:] == (FOLDER, "best") else {}
+    return found[max(found)] if found else None
+
+
+def check_intact(checkpoint: Path) -> None:
+    """Raises UserError, naming the file and the checkpoint before, unless every file is as it was written."""
+    try:
+        noted = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        damaged = [name for name, identity in noted.items() if _identity(checkpoint / name) != identity]
+        missing = {WEIGHTS, DESCRIPTION, OPTIMIZERS} - set(noted)
+        reason = f"{(damaged + sorted(missing))[0]} isn't as it was written" if damaged or missing else None
+    except (OSError, ValueError, AttributeError) as error:
+        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else f"{MANIFEST} can't be read"
+    if reason is None:
+        return
+    before = [path for path in list_checkpoints(checkpoint.parent.parent) if path < checkpoint]
+    what = f"delete it to go on from {before[-1].name}" if before else "there is none before it: start a new run"
+    raise UserError(f"The checkpoint {checkpoint} is damaged ({reason}): {what}.")
+
+
 def restore(checkpoint: Path, learner: Learner) -> Place:
-    """Fill a learner of the same sizes from a checkpoint. Raises UserError when it is of another size."""
+    """Fill a learner of the same settings from a checkpoint. Raises UserError when it was made with others."""
     description = read_description(checkpoint)
     for part, module in (("model", learner.model), ("tokenizer", learner.tokenizer)):
-        ours = {key: value for key, value in vars(module.config).items() if key not in NOT_SIZES}
-        theirs = {key: value for key, value in description[part].items() if key not in NOT_SIZES}
-        differing = [key for key in ours if _plain(ours[key]) != _plain(theirs.get(key))]
+        ours, theirs = vars(module.config), description[part]
+        differing = [key for key in ours if key not in FREE and _plain(ours[key]) != _plain(theirs.get(key))]
         if differing:
             key = differing[0]
             raise UserError(
-                f"The checkpoint {checkpoint} is of another size: its {part}.{key} is {theirs.get(key)}, "
-                f"the configuration asks for {ours[key]}; make {part} the same, or choose another folder."
+                f"The checkpoint {checkpoint} is another agent's: its {part}.{key} is {theirs.get(key)}, "
+                f"the one to train has {ours[key]}; make {part} the same, or choose another folder."
             )
     load_weights(checkpoint, learner.tokenizer, learner.model)
     return Place(str(description["stage"]), int(description["step"]))
 
 
-NOT_SIZES = {"name", "dropout", "attention_dropout", "q_dropout", "squared_weight", "perceptual", "perceptual_weights"}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+FREE = {"perceptual_weights"}
 
 
 def load_optimizers(checkpoint: Path, optimizers: Optimizers) -> None:
     """Restore the optimisers' state; only tensors and plain values are ever unpickled."""
     path = checkpoint / OPTIMIZERS
-    if not path.is_file():
-        raise UserError(f"{checkpoint} holds no optimiser state, so training can't go on from it.")
     try:
         optimizers.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # damaged files fail in many ways
+    except Exception as error:  # state that doesn't fit fails in many ways
         raise UserError(f"{path} can't be read or fits other stage settings; delete {checkpoint} to go on from the one "
                         "before it.") from error
 
@@ -121,3 +193,16 @@ def check_size(checkpoint: Path, size: str | None) -> None:
     name = read_description(checkpoint)["model"].get("name")
     if size is not None and name != size:
         raise UserError(f"The checkpoint {checkpoint} is of size {name}, not {size}: drop size or choose another ckpt.")
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

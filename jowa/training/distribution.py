@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+import jowa
 from jowa.errors import UserError
+from jowa.resuming import first_difference
 
 Result = TypeVar("Result")
 
@@ -65,6 +67,11 @@ class Distribution:
         if messages[0] is not None:
             raise UserError(messages[0])
         return result
+
+    def from_main(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns on rank 0, on every process; errors as in `on_main`."""
+        result = self.gather(self.on_main(work))[0]
+        return cast(Result, result)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with gradients averaged over processes."""
@@ -120,3 +127,16 @@ def distributed(device_name: str, key: str = "training.device") -> Iterator[Dist
     finally:
         if ranks > 1:
             dist.destroy_process_group()
+
+
+def check_agreement(distribution: Distribution, values: Mapping[str, Any]) -> None:
+    """Raises UserError on every process unless all were started with the same values and versions."""
+    mine = {"the version of jowa": jowa.__version__, "the version of PyTorch": torch.__version__, **values}
+    first, *others = distribution.gather(mine)
+    for rank, theirs in enumerate(others, start=1):
+        key = first_difference(first, theirs)
+        if key is not None:
+            raise UserError(
+                f"The processes disagree: {key} is {first.get(key)} on rank 0 and {theirs.get(key)} on rank {rank}; "
+                "start all of them with the same settings and installation."
+            )

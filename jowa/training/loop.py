@@ -14,17 +14,19 @@ from tqdm import tqdm
 
 from jowa.data.prefetch import Prefetch
 from jowa.data.sequences import SequenceDataset
-from jowa.errors import UserError
+from jowa.errors import Interrupted, UserError
 from jowa.files import write_json
-from jowa.training.checkpoint import Place, load_optimizers, save_checkpoint
+from jowa.training.checkpoint import Place, load_optimizers
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
 from jowa.training.finite import Failure, FiniteGuard
+from jowa.training.interruption import Interruption
 from jowa.training.learner import Learner
 from jowa.training.meter import Meter
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
 from jowa.training.parts import Part, parts_of_steps, step_seed
+from jowa.training.saver import CheckpointSaver, Judge
 from jowa.training.speed import workload
 
 Hook = Callable[[str, int], dict[str, float]]
@@ -56,55 +58,88 @@ def train_stage(
     stage: StageConfig,
     learner: Learner,
     data: SequenceDataset,
+    hooks: Sequence[Regularly],
+    judge: Judge,
     resume_from: Path | None = None,
     first_step: int = 0,
-    hooks: Sequence[Regularly] = (),
 ) -> None:
     """Run one stage from `first_step` to its end, leaving a checkpoint at the end and every checkpoint_every steps.
 
     Step s draws its data and random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
-    Raises UserError, with the weights as they were before, when a loss or a gradient isn't finite.
+
+    Raises:
+        UserError: a loss or a gradient isn't finite; the weights are as they were before.
+        Interrupted: a signal asked to stop; the step is done and a checkpoint of it saved. What else was due after
+            that step is left out, since schedulers don't wait long.
     """
     config, distribution = run.config, run.distribution
+    wrapped, optimizers = prepare(run, stage, learner, resume_from)
+    guard = FiniteGuard(distribution)
+    meter = Meter(distribution, workload(learner.model, stage, config.batch_size, distribution.device))
+    steps = range(first_step, stage.steps)
+    with (
+        CheckpointSaver(run.folder, run.facts, config.keep_checkpoints, distribution) as saver,
+        Interruption(distribution) as interruption,
+        Prefetch(parts_of_steps(data, steps, name, stage, config, run.seed, distribution)) as prefetched,
+        progress(run, name, first_step, stage.steps) as bar,
+    ):
+        for step in steps:
+            interruption.begin_step()
+            with meter.waiting():
+                parts = next(prefetched)
+            meter.add(*train_step(run, name, step, wrapped, optimizers, guard, parts))
+            place, last = Place(name, step + 1), step + 1 == stage.steps
+            if place.step % config.target_every == 0:
+                learner.model.synchronise_target()
+            stopped_by = interruption.end_step()
+            logs, saves = (last or place.step % every == 0 for every in (config.log_every, config.checkpoint_every))
+            due = [hook for hook, every in hooks if last or place.step % every == 0]
+            # Reading the device's verdict costs a wait, on a CPU nothing.
+            if logs or saves or due or stopped_by or distribution.device.type == "cpu":
+                stop_unless_finite(run, name, guard.failure(), data)
+            if logs or stopped_by:
+                values = meter.read()
+                run.log.write(name, place.step, values)
+                bar.set_postfix(postfix(values))
+            bar.update()
+            if stopped_by:
+                saver.save_now(place, learner, optimizers)
+                raise Interrupted(stopped_by, run.folder, f"step {place.step} of {name}")
+            shown = call_hooks(run, place, due, learner, meter)
+            if last:
+                saver.save_now(place, learner, optimizers)
+            elif saves or saver.would_be_best(place, shown, judge):
+                saver.save(place, learner, optimizers)
+            saver.judge(place, shown, judge)
+
+
+def prepare(
+    run: Run, stage: StageConfig, learner: Learner, resume_from: Path | None
+) -> tuple[torch.nn.Module, Optimizers]:
+    """The learner made ready for the stage, as it is to be called, and its optimisers."""
     learner.begin(stage)
     learner.train()
-    if compiles(config, distribution):
+    if compiles(run.config, run.distribution):
         learner.compile(dynamic=False)
-    wrapped = distribution.wrap(learner)
-    optimizers = Optimizers(learner, stage, config)
+    optimizers = Optimizers(learner, stage, run.config)
     if resume_from is not None:
         load_optimizers(resume_from, optimizers)
     else:
         learner.model.synchronise_target()
-    guard = FiniteGuard(distribution)
-    meter = Meter(distribution, workload(learner.model, stage, config.batch_size, distribution.device))
-    steps = range(first_step, stage.steps)
-    parts_ahead = parts_of_steps(data, steps, name, stage, config, run.seed, distribution)
-    with Prefetch(parts_ahead) as prefetched, progress(run, name, first_step, stage.steps) as bar:
-        for step in steps:
-            with meter.waiting():
-                parts = next(prefetched)
-            meter.add(*train_step(run, name, step, wrapped, optimizers, guard, parts))
-            done, last = step + 1, step + 1 == stage.steps
-            logs, checkpoints = (last or done % every == 0 for every in (config.log_every, config.checkpoint_every))
-            hooks_due = [hook for hook, every in hooks if last or done % every == 0]
-            # Reading the device's verdict costs a wait, on a CPU nothing.
-            if logs or checkpoints or hooks_due or distribution.device.type == "cpu":
-                stop_unless_finite(run, name, guard.failure(), data)
-            if done % config.target_every == 0:
-                learner.model.synchronise_target()
-            if logs:
-                values = meter.read()
-                run.log.write(name, done, values)
-                bar.set_postfix(postfix(values))
-            bar.update()
-            for hook in hooks_due:
-                if values := hook(name, done):
-                    run.log.write(name, done, values)
-                learner.train()
-                meter.restart_clock()
-            if distribution.is_main and checkpoints:
-                save_checkpoint(run.folder, Place(name, done), learner, optimizers, run.facts, config.keep_checkpoints)
+    return run.distribution.wrap(learner), optimizers
+
+
+def call_hooks(run: Run, place: Place, hooks: Sequence[Hook], learner: Learner, meter: Meter) -> dict[str, float]:
+    """Call the hooks that are due, log what they return, and return it all."""
+    shown: dict[str, float] = {}
+    for hook in hooks:
+        values = hook(place.stage, place.step)
+        if values:
+            run.log.write(place.stage, place.step, values)
+        shown |= values
+        learner.train()
+        meter.restart_clock()
+    return shown
 
 
 def train_step(
@@ -170,8 +205,8 @@ def stop_unless_finite(run: Run, name: str, failure: Failure | None, data: Seque
         write_json(path, facts | {"sequences": data.coordinates(batch)})
     raise UserError(
         f"Training stopped in step {failure.step + 1} of {name}: {', '.join(failure.names)} not finite. No weight was "
-        f"changed by it; {path} says which sequences the step had. Lower the stage's learning_rate or set "
-        f"training.precision=fp32 in a new run, or look at these data."
+        f"changed by it; {path} says which sequences the step had. Look at them, or go on from the last checkpoint by "
+        f"resume={run.folder} and a lower {name}.learning_rate, or training.precision=fp32."
     )
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jowa.errors import UserError
+from jowa.files import write_text
 
 FILE = "metrics.jsonl"
-Sink = Callable[[str, int, Mapping[str, float]], None]
+RUN_ID = "run_id"
+
+
+class Sink(Protocol):
+    """A second place that metrics go to."""
+
+    def log(self, stage: str, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class MetricsLog:
@@ -38,7 +49,7 @@ class MetricsLog:
         self._file.write(json.dumps(line | rounded) + "\n")
         self._file.flush()
         if (sink := self._sink) is not None:
-            self._guarded(lambda: sink(stage, step, values))
+            self._guarded(lambda: sink.log(stage, step, values))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -50,6 +61,8 @@ class MetricsLog:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+        if (sink := self._sink) is not None:
+            self._guarded(sink.close)
 
 
 def check_logger(logger: str) -> None:
@@ -58,35 +71,55 @@ def check_logger(logger: str) -> None:
         raise UserError(f"training.logger={logger} needs {logger}: pip install 'jowa[{logger}]', or choose none.")
 
 
+def run_id(run: Path) -> str:
+    """Sixteen hexadecimal digits that name a run for its lifetime, however often it is resumed."""
+    path = run / RUN_ID
+    if not path.is_file():
+        write_text(path, secrets.token_hex(8) + "\n")
+    return path.read_text(encoding="utf-8").strip()
+
+
 def make_sink(logger: str, run: Path) -> Sink | None:
     if logger == "wandb":
-        return _wandb(run)
+        return WandbSink(run)
     if logger == "tensorboard":
-        return _tensorboard(run)
+        return TensorBoardSink(run)
     return None
 
 
-def _wandb(run: Path) -> Sink:
-    import wandb
+class WandbSink:
+    """Weights & Biases: offline unless the environment's WANDB_MODE says otherwise; `wandb sync` uploads later."""
 
-    session: Any = wandb.init(project="jowa", dir=str(run), name=run.name)
-    total = 0
+    def __init__(self, run: Path) -> None:
+        import wandb
 
-    def log(stage: str, step: int, values: Mapping[str, float]) -> None:
-        nonlocal total
-        total += 1
-        session.log({f"{stage}/{name}": value for name, value in values.items()} | {f"{stage}/step": step}, step=total)
+        self._session: Any = wandb.init(
+            project="jowa", dir=str(run), name=run.name, id=run_id(run), resume="allow",
+            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True),
+        )  # fmt: skip
 
-    return log
+    def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        # Stages count their steps apart, and a resumed run comes back to earlier ones.
+        self._session.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        self._session.log({f"{stage}/{name}": value for name, value in values.items()} | {f"{stage}/step": step})
+
+    def close(self) -> None:
+        self._session.finish()
 
 
-def _tensorboard(run: Path) -> Sink:
-    from torch.utils.tensorboard import SummaryWriter
+class TensorBoardSink:
+    """TensorBoard's event files in <run>/tensorboard."""
 
-    writer = SummaryWriter(str(run / "tensorboard"))
+    def __init__(self, run: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
 
-    def log(stage: str, step: int, values: Mapping[str, float]) -> None:
+        self._writer = SummaryWriter(str(run / "tensorboard"))
+
+    def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            writer.add_scalar(f"{stage}/{name}", value, step)
+            self._writer.add_scalar(f"{stage}/{name}", value, step)
+        self._writer.flush()
 
-    return log
+    def close(self) -> None:
+        self._writer.close()

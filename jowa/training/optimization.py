@@ -59,6 +59,10 @@ class Optimizers:
             optimizer.load_state_dict(state[name])
             for group, settings in zip(optimizer.param_groups, configured, strict=True):
                 group.update(settings)
+            for parameter, kept in optimizer.state.items():
+                # The fused kernels go through memory in order: state must lie as its parameter does.
+                moments = {key: value for key, value in kept.items() if value.shape == parameter.shape}
+                kept.update({key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()})
 
 
 def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

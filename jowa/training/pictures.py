@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from jowa.data.sequences import SequenceDataset
+from jowa.errors import UserError
 from jowa.files import replacing
 from jowa.planning.strips import Strip, dream_strips
 from jowa.planning.tree_dream import TreeDream
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
 from jowa.training.loop import Hook
+from jowa.training.warning import reason_of, warn
 
 FOLDER = "pictures"
 MAXIMUM_GAMES = 6
@@ -32,9 +34,12 @@ def picture_hook(learner: Learner, held_out: SequenceDataset, run: Path, distrib
         if distribution.is_main:
             learner.eval()
             strips = dream_strips(learner.tokenizer, TreeDream(learner.model), held_out.batch(indices))
-            (run / FOLDER).mkdir(exist_ok=True)
-            with replacing(run / FOLDER / f"{stage}-{step:08d}.png") as temporary:
-                sheet(strips).save(temporary, format="PNG")
+            try:
+                (run / FOLDER).mkdir(exist_ok=True)
+                with replacing(run / FOLDER / f"{stage}-{step:08d}.png") as temporary:
+                    sheet(strips).save(temporary, format="PNG")
+            except (OSError, UserError) as error:
+                warn(f"the picture of step {step} of {stage} can't be saved ({reason_of(error)}); training goes on")
         return {}
 
     return draw

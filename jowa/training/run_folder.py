@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from jowa.errors import UserError
-from jowa.files import require_writable_folder, write_text
+from jowa.files import require_writable_folder, write_bytes, write_text
+from jowa.resuming import CONFIG
+from jowa.training.checkpoint import Place, remove_leftovers
+from jowa.training.metrics import FILE as METRICS
 
-CONFIG = "config.yaml"
 
-
-def prepare_run_folder(path: str, resume: bool, config: Any) -> Path:
+def prepare_run_folder(path: str, resume: str, config: Any) -> Path:
     """Make the folder and keep the configuration in it.
 
-    Raises UserError when it can't be written, or holds a run already and `resume` is false.
+    Raises UserError when it can't be written, or holds something already that isn't a run to `resume`.
     """
     folder = Path(path)
-    if folder.is_dir() and not resume and any(folder.iterdir()):
-        raise UserError(f"out={path} isn't empty: choose another out, or go on with its run by resume=true.")
+    if folder.is_dir() and any(folder.iterdir()):
+        if resume == "no":
+            raise UserError(f"out={path} isn't empty: choose another out, or go on with its run by resume={path}.")
+        if not (folder / CONFIG).is_file():
+            raise UserError(f"out={path} isn't empty and holds no run to go on with: choose another out.")
     require_writable_folder(folder, "out")
+    remove_leftovers(folder)
     number = len(list(folder.glob("config*.yaml")))
     name = CONFIG if number == 0 else f"config-resumed-{number}.yaml"
     write_text(folder / name, OmegaConf.to_yaml(OmegaConf.structured(config)))
     return folder
+
+
+def set_aside_undone(run: Path, stages: Sequence[str], place: Place | None) -> None:
+    """Move metrics of steps that will be taken again, and a last line cut short, to metrics-undone-<n>.jsonl.
+
+    stages: in their order; place: where the run goes on, None for its beginning.
+    """
+    path = run / METRICS
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    undone = [line for line in lines if not _is_done(line, stages, place)]
+    if undone:
+        number = len(list(run.glob("metrics-undone-*.jsonl"))) + 1
+        write_bytes(run / f"metrics-undone-{number}.jsonl", b"".join(undone))
+        write_bytes(path, b"".join(line for line in lines if line not in undone))
+
+
+def _is_done(line: bytes, stages: Sequence[str], place: Place | None) -> bool:
+    try:
+        values = json.loads(line)
+        stage, step = stages.index(values["stage"]), int(values["step"])
+    except (ValueError, TypeError, KeyError):
+        return False
+    return place is not None and (stage, step) <= (stages.index(place.stage), place.step)

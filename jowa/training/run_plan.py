@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from jowa.data.selection import read_selection
-from jowa.data.store import EpisodeStore
+from jowa.data.store import EpisodeStore, NoEpisodes
 from jowa.errors import UserError
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
@@ -66,13 +66,16 @@ def _data(data: DataConfig) -> tuple[list[str], int]:
     if not games:
         try:
             games = list(EpisodeStore(data.path).games)
-        except UserError:
-            return ["  missing: no recorded game; make some with python -m jowa.data.record"], 0
+        except UserError as error:
+            return [f"  missing: {error}"], 0
     for game in games:
         try:
             store = EpisodeStore(data.path, [game])
+        except NoEpisodes:
+            lines.append(f"  {game:<16} missing")
+            continue
         except UserError as error:
-            lines.append(f"  {game:<16} missing" + ("" if "no " in str(error) else f" ({error})"))
+            lines.append(f"  {game:<16} can't be used: {error}")
             continue
         total += store.transitions(game)
         lines.append(
@@ -85,7 +88,7 @@ def _data(data: DataConfig) -> tuple[list[str], int]:
                 f"  {'':<16} selected: {len(chosen.episodes):,} episodes ({chosen.distinct:,} different ones), "
                 f"{chosen.transitions:,} transitions"
             )
-    missing = sum("missing" in line for line in lines)
+    missing = sum(line.endswith(" missing") for line in lines)
     if missing:
         lines.append(f"  {missing} of {len(games)} games are missing; make them with python -m jowa.data.record")
     return lines, total
@@ -107,8 +110,8 @@ def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, confi
     frame = 2 * tokenizer.tokens_per_frame
     return [
         f"  cached codes  {transitions * frame / GB:.3f} GB ({frame} bytes a frame that is found)",
-        f"  checkpoints   {checkpoint_bytes(tokenizer, model) * config.keep_checkpoints * 2 / GB:.3f} GB at most "
-        f"({config.keep_checkpoints} kept of each stage)",
+        f"  checkpoints   {checkpoint_bytes(tokenizer, model) * (config.keep_checkpoints + 1) * 2 / GB:.3f} GB at most "
+        f"({config.keep_checkpoints} kept of each stage, and its best)",
     ]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,63 @@ from torch import Tensor
 import jowa
 from jowa.data.order import check_batch_size
 from jowa.data.selection import Selection
+from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
+from jowa.files import full_disk
 from jowa.games import GAMES, legal_mask
 from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
-from jowa.training.checkpoint import Place, list_checkpoints, restore
+from jowa.resuming import flatten
+from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
-from jowa.training.distribution import Distribution
+from jowa.training.distribution import Distribution, check_agreement
 from jowa.training.learner import Learner
 from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
 from jowa.training.pictures import picture_hook
-from jowa.training.run_folder import prepare_run_folder
+from jowa.training.run_folder import prepare_run_folder, set_aside_undone
+from jowa.training.saver import Judge
 from jowa.training.stage_data import open_selection, sequences, stage_data
-from jowa.training.validation import validation_hook
+from jowa.training.validation import HELD_OUT, validation_hook
+
+SCORE = "evaluation/score"
+"""What playing while training is summed up in: the higher, the better."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What pretraining and finetuning have in common. `config` is the entry point's whole configuration."""
+    """What pretraining and finetuning have in common.
+
+    config: the entry point's whole configuration. evaluate: makes the hook that plays while training, whose `SCORE`
+    then says which checkpoint is a stage's best.
+    """
 
     out: str
-    resume: bool
+    resume: str
     seed: int
     data: DataConfig
     objective: ObjectiveConfig
     training: TrainingConfig
     stages: Mapping[str, StageConfig]
     config: Any
+    evaluate: Callable[[Learner, Distribution], Regularly] | None = None
 
 
 def run_stages(
     settings: Settings, tokenizer: Tokenizer, model: WorldActionModel, store: EpisodeStore, distribution: Distribution
 ) -> Path:
     """Train through all stages, from the newest checkpoint when resuming; returns the run's folder."""
+    check_agreement(distribution, flatten(asdict(settings.config)))
     training, length = settings.training, model.config.blocks
     folder = Path(settings.out)
     trains_tokenizer = any(stage.trains_tokenizer and stage.steps > 0 for stage in settings.stages.values())
     learner = make_learner(tokenizer, model, settings.objective, store, distribution, trains_tokenizer)
-    checkpoints = list_checkpoints(folder) if settings.resume else []
-    resume_from = checkpoints[-1] if checkpoints else None
+    resume_from = distribution.from_main(lambda: checkpoint_to_resume(folder, settings.resume))
     place = restore(resume_from, learner) if resume_from is not None else None
-    stages = remaining(settings.stages, place)
+    stages = remaining(settings.stages, place, folder)
     selection = open_selection(store, settings.data)
     facts = run_facts(settings.data, store, selection)
     if resume_from is not None:
@@ -66,26 +78,58 @@ def run_stages(
     check_logger(training.logger)
     check_batch_size(training.batch_size, len(sequences(store, settings.data, length, "training", selection).order(0)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
+    distribution.on_main(lambda: set_aside_undone(folder, list(settings.stages), place))
     log = MetricsLog(folder, training.logger, active=distribution.is_main)
     run = Run(folder, settings.seed, training, distribution, log, facts)
-    for name, stage in stages:
-        here = place is not None and place.stage == name
-        data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
-        train_stage(
-            run, name, stage, learner, data,
-            resume_from=resume_from if here else None,
-            first_step=place.step if here and place is not None else 0,
-            hooks=[
-                Regularly(hook, every) for hook, every in (
-                    (validation_hook(learner, held_out, training, distribution), training.validate_every),
-                    (picture_hook(learner, sequences(store, settings.data, length, "held_out"), folder, distribution),
-                     training.picture_every),
-                ) if hook is not None
-            ],
-        )  # fmt: skip
+    with full_disk(folder, f"go on with resume={folder}"):
+        for name, stage in stages:
+            here = place is not None and place.stage == name
+            data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
+            pictured = sequences(store, settings.data, length, "held_out")
+            train_stage(
+                run, name, stage, learner, data,
+                *hooks_and_judge(settings, stage, learner, held_out, pictured, distribution),
+                resume_from=resume_from if here else None,
+                first_step=place.step if here and place is not None else 0,
+            )  # fmt: skip
     log.close()
     distribution.barrier()
     return folder
+
+
+def hooks_and_judge(
+    settings: Settings,
+    stage: StageConfig,
+    learner: Learner,
+    held_out: SequenceDataset,
+    pictured: SequenceDataset,
+    distribution: Distribution,
+) -> tuple[list[Regularly], Judge]:
+    """What looks at a stage regularly, and what its best checkpoint is: by playing if it plays, else by its loss.
+
+    held_out, pictured: the held-out sequences as the stage reads them, and with frames.
+    """
+    training, folder = settings.training, Path(settings.out)
+    validation = validation_hook(learner, held_out, training, distribution)
+    picture = picture_hook(learner, pictured, folder, distribution)
+    hooks = [] if validation is None else [Regularly(validation, training.validate_every)]
+    hooks += [] if picture is None else [Regularly(picture, training.picture_every)]
+    if settings.evaluate is None or not stage.trains_q:
+        return hooks, Judge(HELD_OUT, lower_is_better=True)
+    return [*hooks, settings.evaluate(learner, distribution)], Judge(SCORE, lower_is_better=False)
+
+
+def checkpoint_to_resume(run: Path, resume: str) -> Path | None:
+    """The newest checkpoint if one is to be gone on from, None to begin.
+
+    Raises UserError when it is damaged, or there is none in a run that was named.
+    """
+    found = list_checkpoints(run) if resume != "no" else []
+    if not found and resume not in ("no", "auto"):
+        raise UserError(f"The run in {run} has no checkpoint yet: give its settings again with out={run} resume=auto.")
+    if found:
+        check_intact(found[-1])
+    return found[-1] if found else None
 
 
 def run_facts(data: DataConfig, store: EpisodeStore, selection: Selection | None) -> dict[str, Any]:
@@ -115,13 +159,26 @@ def check_same_data(checkpoint: Path, facts: Mapping[str, Any]) -> None:
             )
 
 
-def remaining(stages: Mapping[str, StageConfig], place: Place | None) -> list[tuple[str, StageConfig]]:
-    """The stages that still have steps to take. Raises UserError when the place is in none of them."""
+def remaining(stages: Mapping[str, StageConfig], place: Place | None, run: Path) -> list[tuple[str, StageConfig]]:
+    """The stages that still have steps to take.
+
+    Raises UserError when the place is in none of them, or they ask for other steps than those already done.
+    """
     names = list(stages)
-    if place is not None and place.stage not in stages:
-        raise UserError(f"The run in out is at stage {place.stage}, this one has {', '.join(names)}: set another out.")
-    first = names.index(place.stage) if place is not None else 0
-    if place is not None and place.step >= stages[place.stage].steps:
+    if place is None:
+        return [(name, stage) for name, stage in stages.items() if stage.steps > 0]
+    if place.stage not in stages:
+        raise UserError(f"The run in {run} is at stage {place.stage}, not in {', '.join(names)}: set another out.")
+    first = names.index(place.stage)
+    for name in names[: first + 1]:
+        done = [int(path.name.rsplit("-", 1)[1]) for path in list_checkpoints(run, name)[-1:]]
+        if done and (stages[name].steps < done[0] or (name != place.stage and stages[name].steps != done[0])):
+            raise UserError(
+                f"The run in {run} has done {done[0]} steps of {name} and is at step {place.step} of {place.stage}, so "
+                f"{name} can't have {stages[name].steps} steps: set its steps to {done[0]}"
+                + (" or more." if name == place.stage else ".")
+            )
+    if place.step == stages[place.stage].steps:
         first += 1
     return [(name, stages[name]) for name in names[first:] if stages[name].steps > 0]
 

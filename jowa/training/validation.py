@@ -14,6 +14,9 @@ from jowa.training.loop import Hook, autocast
 from jowa.training.parts import Part, draw_frames
 from jowa.training.tallies import summarise
 
+HELD_OUT = "held_out/total"
+"""The whole loss on held-out sequences: the lower, the better."""
+
 
 def validation_hook(
     learner: Learner, held_out: SequenceDataset, config: TrainingConfig, distribution: Distribution

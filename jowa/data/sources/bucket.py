@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jowa.errors import UserError
-from jowa.files import sync_file, sync_folder
+from jowa.files import full_disk, put_aside, sync_file, sync_folder
 
 Advance = Callable[[int], Any]
 """Told how many more bytes are there; a negative number when some had to be thrown away."""
@@ -98,23 +97,23 @@ class Bucket:
             again = "check the network (HTTPS_PROXY names a proxy) and start again"
             raise UserError(f"The bucket {self.name} can't be listed: {error}; {again}.") from error
 
-    def download(self, remote: RemoteObject, path: Path, advance: Advance = lambda count: None) -> None:
+    def download(self, remote: RemoteObject, path: Path, advance: Advance = lambda count: None) -> Path | None:
         """Have the object at `path`; one that is there already and is right is left as it is.
 
         `remote` is what `objects` said; should the object have changed since, the new one is fetched. `advance` is told
         the bytes as they arrive, those found on disk included.
+
+        Returns:
+            Where another file, which was at `path` until the object had arrived, is now; None if there was none.
 
         Raises:
             Unavailable: it can't be had, with the reason; never is there a wrong byte at `path`.
             UserError: the disk is full or can't be written.
             Stopped: `stop` was set.
         """
-        if path.is_file():
-            if _size(path) == remote.size and crc32c(path) == remote.crc32c:
-                advance(remote.size)
-                return
-            with _disk(path):
-                path.unlink()
+        if path.is_file() and _size(path) == remote.size and crc32c(path) == remote.crc32c:
+            advance(remote.size)
+            return None
         drops, discards = _Failures(self._patience, self.stop), _Failures(self._patience, self.stop)
         while True:
             with _disk(path):
@@ -129,8 +128,10 @@ class Bucket:
                 remote = self._as_it_is_now(remote.name)
         with _disk(path):
             sync_file(part)
+            old = put_aside(path)
             part.replace(path)
             sync_folder(path.parent)
+        return old
 
     def _complete(self, remote: RemoteObject, part: Path, drops: _Failures, advance: Advance) -> None:
         """Bring `part` to its full size and check it; _Discard if its content is wrong or the object has changed."""
@@ -291,9 +292,7 @@ def _status(error: Exception) -> int | None:
 def _disk(path: Path) -> Iterator[None]:
     """The disk's errors in one sentence, and as nothing that could be taken for an error of the connection."""
     try:
-        yield
+        with full_disk(path):
+            yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sentence = f"The disk is full while writing {path}: make room and start again; finished parts are safe."
-            raise UserError(sentence) from error
         raise UserError(f"{path} can't be written ({error.strerror}).") from error

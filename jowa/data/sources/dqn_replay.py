@@ -47,10 +47,12 @@ class _Running:
     """An episode of which only the first T rows are known so far, its padding included.
 
     start says what comes first: `padding`, three rows; `gap`, what is left of it after lost rows; `unknown`, rows from
-    the midst of the episode. seam: how many of the rows are of the logs before, None if all are of one log.
+    the midst of the episode, which begins in the log number missing_log or before. seam: how many of the rows are of
+    the logs before, None if all are of one log.
     """
 
     start: str = "padding"
+    missing_log: int | None = None
     first_row: int = 0
     seam: int | None = None
     frames: tuple[NDArray[np.uint8], ...] = ()
@@ -74,7 +76,14 @@ class _Running:
 
 
 class RunReader:
-    """One run's episodes, a checkpoint at a time; quickest in the order of the checkpoints."""
+    """One run's episodes, a checkpoint at a time; quickest in the order of the checkpoints.
+
+    Attributes:
+        missing_log: the number of the log for want of which the end of an episode was left out of the checkpoint read
+            last; None if nothing was.
+    """
+
+    missing_log: int | None = None
 
     def __init__(
         self, folder: Path, game: str, keep_stack_padding: bool = False, say: Callable[[str], None] = lambda _: None
@@ -100,6 +109,7 @@ class RunReader:
         Raises:
             UserError: a file is missing, truncated, damaged, or holds something else than it should.
         """
+        self.missing_log = None
         before = self._before(checkpoint)
         part = stretch(self._log(checkpoint), before)
         running = self._running_into(checkpoint)
@@ -156,7 +166,7 @@ class RunReader:
         if checkpoint == 0:
             return _Running()
         if self._before(checkpoint) is None:
-            return _Running(start="unknown")
+            return _Running(start="unknown", missing_log=checkpoint - 1)
         if checkpoint - 1 not in self._unfinished:
             return self._reread(checkpoint - 1)
         return self._unfinished[checkpoint - 1]
@@ -184,6 +194,7 @@ class RunReader:
             return
         row, start = running.first_row, running.start
         if start == "unknown":
+            self.missing_log = running.missing_log
             self._say(
                 f"{self._folder}: {len(running)} rows from row {row} on are left out: the beginning of their episode "
                 "lies in a checkpoint that isn't here."

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jowa.data.layout import Manifest
 from jowa.data.sources import minari, rlu
+from jowa.data.sources.dqn_logs import log_files
 from jowa.data.sources.dqn_replay import RunReader
 from jowa.data.sources.episode import SourceEpisode
 from jowa.data.sources.local import Unit
 from jowa.data.sources.parts import Added, write_part
 from jowa.data.store import committed_parts
+from jowa.data.workers import GoesOn, in_processes
+from jowa.data.writer import differing_facts
 from jowa.errors import UserError
 
-_FACTS = ("rom_md5", "sticky", "stack_padding")
-"""What must be true of a part that is there already, or else it isn't what was asked for."""
+_MISSING_LOG = "missing_log"
+"""The fact that a part lacks the end of an episode that began in this log."""
 
 
 @dataclass(frozen=True)
@@ -63,69 +62,57 @@ def carry_out(task: Task, jobs: Sequence[Sequence[Unit]], workers: int, advance:
         UserError: a file can't be read, the disk is full, or a part that is there is not what was asked for. The parts
             finished before stay.
     """
-    total = Outcome()
+
+    def went_on(done: int) -> bool:
+        advance(done)
+        return True
+
     if workers == 0:
-        for job in jobs:
-            total.include(_import_job(task, job, lambda: _went_on(advance)))
-        return total
-    context = multiprocessing.get_context("spawn")
-    done: Synchronized[int] = context.Value("q", 0)
-    stop = context.Event()
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _share, (done, stop)) as pool:
-        futures = [pool.submit(_import_job_in_worker, task, job) for job in jobs]
-        try:
-            _watch(futures, done, advance)
-            for future in futures:
-                total.include(future.result())
-        except BrokenProcessPool as error:
-            raise UserError("A process of the import died, perhaps for want of memory: set workers lower.") from error
-        finally:
-            # After a failure nobody should wait for whole runs, only for the parts that are being written.
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+        outcomes = [_import_job(task, job, went_on) for job in jobs]
+    else:
+        died = "A process of the import died, perhaps for want of memory: set workers lower."
+        outcomes = in_processes(partial(_import_job, task), jobs, workers, advance, died)
+    total = Outcome()
+    for outcome in outcomes:
+        total.include(outcome)
     return total
 
 
-def _watch(futures: Sequence[Future[Outcome]], done: Synchronized[int], advance: Callable[[int], Any]) -> None:
-    """Wait until all are finished, or until one has failed: raise what it raised."""
-    seen = 0
-    unfinished: set[Future[Outcome]] = set(futures)
-    while unfinished:
-        finished, unfinished = wait(unfinished, timeout=0.5, return_when=FIRST_EXCEPTION)
-        for future in finished:
-            future.result()
-        advance(done.value - seen)
-        seen = done.value
-
-
-def _went_on(advance: Callable[[int], Any]) -> bool:
-    advance(1)
-    return True
-
-
-def _import_job(task: Task, job: Sequence[Unit], goes_on: Callable[[], bool]) -> Outcome:
+def _import_job(task: Task, job: Sequence[Unit], goes_on: GoesOn) -> Outcome:
     """Import units of one run but for those that are there, until `goes_on`, asked after each, says no."""
     outcome = Outcome()
     there = committed_parts(task.store, job[0].game)
-    read = _reader(task, job, outcome.notes.append)
+    source = _open_source(task, job, outcome.notes.append)
     for unit in job:
         if unit.part in there:
             _check_facts(task, unit)
             outcome.there += 1
         else:
-            _import_unit(task, unit, read, outcome)
-        if not goes_on():
+            _import_unit(task, unit, source, outcome)
+        if not goes_on(1):
             break
     return outcome
 
 
-def _import_unit(task: Task, unit: Unit, read: Callable[[Unit], Iterator[SourceEpisode]], outcome: Outcome) -> None:
+@dataclass(frozen=True)
+class _Source:
+    """Reads a unit's episodes; `facts` are what is only known of them when they have been read."""
+
+    episodes: Callable[[Unit], Iterator[SourceEpisode]]
+    facts: Callable[[], dict[str, Any]] = dict
+
+
+def _import_unit(task: Task, unit: Unit, source: _Source, outcome: Outcome) -> None:
+    episodes = source.episodes(unit)
     try:
-        added = write_part(task.store, unit.game, unit.part, read(unit), unit.provenance, task.allow_mixed)
+        added = write_part(
+            task.store, unit.game, unit.part, episodes, unit.provenance, task.allow_mixed, source.facts
+        )  # fmt: skip
     except UserError:
         if unit.part not in committed_parts(task.store, unit.game):
             raise
         # Another import, at work beside this one, was quicker.
+        _check_facts(task, unit)
         outcome.there += 1
         return
     outcome.added.append((unit.game, added))
@@ -133,12 +120,12 @@ def _import_unit(task: Task, unit: Unit, read: Callable[[Unit], Iterator[SourceE
         outcome.notes.append(f"{unit.game}: no episode ends in {unit.part}, so there is no such part.")
 
 
-def _reader(task: Task, job: Sequence[Unit], say: Callable[[str], None]) -> Callable[[Unit], Iterator[SourceEpisode]]:
+def _open_source(task: Task, job: Sequence[Unit], say: Callable[[str], None]) -> _Source:
     """What reads the episodes of a job's units."""
     if task.source == "rlu":
-        return lambda unit: rlu.episodes(unit.path, unit.game)
+        return _Source(lambda unit: rlu.episodes(unit.path, unit.game, say))
     if task.source == "minari":
-        return lambda unit: minari.episodes(minari.find(str(unit.path))[0], unit.game)
+        return _Source(lambda unit: minari.episodes(minari.find(str(unit.path))[0], unit.game))
     run = RunReader(job[0].path, job[0].game, task.keep_stack_padding, say)
     checkpoints = {unit.checkpoint for unit in job}
 
@@ -148,36 +135,26 @@ def _reader(task: Task, job: Sequence[Unit], say: Callable[[str], None]) -> Call
         if left and unit.checkpoint + 1 not in checkpoints:
             say(f"{unit.path}: the last {left} rows of checkpoint {unit.checkpoint} wait for the next checkpoint.")
 
-    return read
+    return _Source(read, lambda: {} if run.missing_log is None else {_MISSING_LOG: run.missing_log})
 
 
 def _check_facts(task: Task, unit: Unit) -> None:
+    """UserError if the part that is there isn't what was asked for, or could be more now."""
     folder = task.store / unit.game / unit.part
     known = Manifest.read(folder).provenance
-    for fact in _FACTS:
-        theirs, ours = known.get(fact), unit.provenance.get(fact)
-        if theirs != ours and not task.allow_mixed:
-            raise UserError(
-                f"{folder} was imported with {fact} {theirs}, now {ours} is asked for: remove it to import it again, "
-                "set out to another folder, or allow_mixed=true to leave it as it is."
-            )
-
-
-_shared: tuple[Synchronized[int], Event] | None = None
-
-
-def _share(done: Synchronized[int], stop: Event) -> None:
-    global _shared
-    _shared = done, stop
-
-
-def _import_job_in_worker(task: Task, job: Sequence[Unit]) -> Outcome:
-    assert _shared is not None
-    done, stop = _shared
-
-    def goes_on() -> bool:
-        with done.get_lock():
-            done.value += 1
-        return not stop.is_set()
-
-    return _import_job(task, job, goes_on)
+    for fact in () if task.allow_mixed else differing_facts(known, unit.provenance):
+        raise UserError(
+            f"{folder} was imported with {fact} {known.get(fact)}, now {unit.provenance.get(fact)} is asked for: "
+            "remove it to import it again, set out to another folder, or allow_mixed=true to leave it as it is."
+        )
+    if known.get("dataset") != unit.provenance.get("dataset"):
+        raise UserError(
+            f"{folder} holds the data set {known.get('dataset')}, not {unit.provenance.get('dataset')}, whose part "
+            "would have the same name: set out to another folder."
+        )
+    missing = known.get(_MISSING_LOG)
+    if missing is not None and all(path.is_file() for path in log_files(unit.path, missing).values()):
+        raise UserError(
+            f"{folder} was imported without the beginning of its first episode, and log {missing}, which has it, is "
+            "there now: remove that folder and start again to import it whole."
+        )

@@ -17,6 +17,9 @@ SOURCES = ("rlu", "dqn_replay", "minari")
 # The buckets' own folders above those of the games.
 _ABOVE = {"rlu": ("", "atari_episodes_ordered"), "dqn_replay": ("", "dqn")}
 
+LAYOUTS = {"rlu": "<Game>/run_1-00000-of-00050", "dqn_replay": "<Game>/1/replay_logs", "minari": "metadata.json"}
+"""What must lie in the folder that a path names, or, for Minari, anywhere below it."""
+
 
 @dataclass(frozen=True)
 class Wish:

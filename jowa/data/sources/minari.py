@@ -21,7 +21,7 @@ from jowa.data.layout import FRAME_SHAPE
 from jowa.data.sources.actions import full_actions
 from jowa.data.sources.episode import SourceEpisode
 from jowa.errors import UserError
-from jowa.games import GAMES, NUM_ACTIONS, legal_actions
+from jowa.games import GAMES, NUM_ACTIONS, legal_actions, legal_mask
 
 METADATA = "metadata.json"
 OUR_FACTS = "jowa"
@@ -71,6 +71,8 @@ def provenance(source: MinariSource, game: str) -> dict[str, Any]:
     ours = source.metadata.get(OUR_FACTS) or {}
     settings = _environment(source.metadata).get("kwargs", {})
     stickiness = settings.get("repeat_action_probability")
+    if not isinstance(stickiness, int | float | None):
+        raise UserError(f"{source.folder} names {stickiness!r} as its repeat_action_probability, which is no number.")
     return {
         "source": "minari",
         "game": game,
@@ -131,6 +133,8 @@ def _described(folder: Path) -> MinariSource:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         name = str(metadata["dataset_id"])
+        if not isinstance(metadata.get(OUR_FACTS) or {}, dict):
+            raise ValueError(f"{OUR_FACTS} is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} can't be read as a Minari data set's ({type(error).__name__}: {error}).") from error
     ours = metadata.get(OUR_FACTS) or {}
@@ -180,6 +184,8 @@ def _episode(episode: Any, game: str, full: bool, where: str) -> SourceEpisode:
         raise UserError(f"{where} has rewards that are not finite.")
     if actions.dtype.kind not in "iu" or (actions < 0).any() or (actions >= NUM_ACTIONS).any():
         raise UserError(f"{where} has actions that are no numbers from 0 to {NUM_ACTIONS - 1}.")
+    if full and not legal_mask(game)[actions].all():
+        raise UserError(f"{where} has the action {actions[~legal_mask(game)[actions]][0]}, which {game} hasn't.")
     if np.asarray(episode.terminations)[:-1].any():
         raise UserError(f"{where} terminates before its last step.")
     return SourceEpisode(

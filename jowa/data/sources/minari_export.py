@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import jowa
 from jowa.data.layout import FRAME_SHAPE
+from jowa.data.open_part import TemporaryFolder, sweep
 from jowa.data.sources.minari import OUR_FACTS, import_minari
 from jowa.data.store import EpisodeStore
+from jowa.data.workers import GoesOn, Stopped, in_processes
 from jowa.errors import UserError
+from jowa.files import full_disk, sync_file, sync_folder
 from jowa.games import NUM_ACTIONS
 
+_STEP_BYTES = math.prod(FRAME_SHAPE) + 16
+"""What an agent step takes, uncompressed: its frame, 8 bytes of action, 4 of reward, both ends."""
 _NAME = re.compile(r"[-_\w]+(/[-_\w]+)*-v\d+")
 _DESCRIPTION = (
     "Frames of 84×84 grey pixels, one for each agent step of four emulator frames, and actions in ALE's full set. The "
@@ -44,26 +51,60 @@ def export_minari(store: EpisodeStore, game: str, name: str, out: Path, advance:
         The data set's folder, `<out>/<name>`.
 
     Raises:
-        UserError: the minari package is missing, or there is a data set of that name; nothing is left of a failed one.
+        UserError: the minari package is missing, there is a data set of that name, or no room for it; nothing is left
+            of a failed one.
     """
     check_name(name)
-    minari = import_minari()
+    import_minari()
     folder = out / name
+    there = UserError(f"{folder} is there already: remove it, or set dataset or out to another.")
     if folder.exists():
-        raise UserError(f"{folder} is there already: remove it, or set dataset or out to another.")
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+        raise there
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent, f"{folder.name}.")
+    _require_room(store, game, folder)
+    temporary = TemporaryFolder(folder.parent, f"{folder.name}.")
     try:
-        _write(minari, temporary / "data", store, game, name, advance)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        job = _Job(store.folder, game, name, temporary.path / "data")
+        # Where the disk is full all the same, HDF5 takes the process that uses it with it.
+        died = f"The process that was writing to {out} died, probably since the disk is full: make room, start again."
+        in_processes(_write_job, [job], 1, advance, died)
+        for path in temporary.path.rglob("*"):
+            (sync_folder if path.is_dir() else sync_file)(path)
+        if not temporary.rename(folder):
+            raise there
+    finally:
+        temporary.discard()
     return folder
 
 
-def _write(minari: Any, folder: Path, store: EpisodeStore, game: str, name: str, advance: Callable[[int], Any]) -> None:
+def _require_room(store: EpisodeStore, game: str, folder: Path) -> None:
+    needed = (store.transitions(game) + len(store.tables[game])) * _STEP_BYTES
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        raise UserError(
+            f"{folder} will take {needed / 1e6:.0f} MB, uncompressed, and {free / 1e6:.0f} MB are free: make room or "
+            "set out to another disk."
+        )
+
+
+class _Job(NamedTuple):
+    """A game of a store, to be written as a data set of that name into a folder that isn't there."""
+
+    store: Path
+    game: str
+    name: str
+    folder: Path
+
+
+def _write_job(job: _Job, goes_on: GoesOn) -> None:
+    # After a failure HDF5 complains of every object that is open, before it crashes.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    with full_disk(job.folder):
+        _write(import_minari(), job.folder, EpisodeStore(job.store, [job.game]), job.game, job.name, goes_on)
+
+
+def _write(minari: Any, folder: Path, store: EpisodeStore, game: str, name: str, goes_on: GoesOn) -> None:
     from gymnasium.spaces import Box, Discrete
 
     spaces = {"observation_space": Box(0, 255, FRAME_SHAPE, np.uint8), "action_space": Discrete(NUM_ACTIONS)}
@@ -83,7 +124,8 @@ def _write(minari: Any, folder: Path, store: EpisodeStore, game: str, name: str,
     )
     for number in range(len(store.tables[game])):
         storage.update_episodes([_buffer(minari, store, game, number)])
-        advance(1)
+        if not goes_on(1):
+            raise Stopped
 
 
 def _buffer(minari: Any, store: EpisodeStore, game: str, number: int) -> Any:

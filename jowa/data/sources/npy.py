@@ -46,8 +46,12 @@ class NpyStream(GzipStream):
             raise UserError(f"{path} is in Fortran's order, not in C's.")
 
     def rows(self, count: int) -> NDArray[Any]:
-        """The next `count` rows, (count, ...)."""
-        array = np.empty((count, *self.shape[1:]), self.dtype)
+        """The next `count` rows, (count, ...); UserError if the file claims to have more of them than can be held."""
+        try:
+            array = np.empty((count, *self.shape[1:]), self.dtype)
+        except (MemoryError, ValueError) as error:
+            promise = f"{describe(self.dtype, self.shape)}, more than fits into memory"
+            raise UserError(f"{self.path} is damaged: its header promises {promise}.") from error
         self.read_into(array)
         return array
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,13 @@ class Added:
 
 
 def write_part(
-    store: Path, game: str, name: str, episodes: Iterable[SourceEpisode], provenance: dict[str, Any], allow_mixed: bool
+    store: Path,
+    game: str,
+    name: str,
+    episodes: Iterable[SourceEpisode],
+    provenance: dict[str, Any],
+    allow_mixed: bool,
+    facts: Callable[[], Mapping[str, Any]] = dict,
 ) -> Added:
     """Write all episodes into one new part of the game; afterwards it is wholly there or, after an error, not at all.
 
@@ -31,8 +37,9 @@ def write_part(
         game: ALE name.
         name: the part's name, `rlu-1-00003` say.
         episodes: read one at a time, so that a part need not fit into memory.
-        provenance: JSON-compatible facts; its `rom_md5` and `sticky` are compared with what the game already has.
+        provenance: JSON-compatible facts; its `SOURCE_FACTS` are compared with what the game already has.
         allow_mixed: accept a difference there.
+        facts: asked when all episodes have been read, for what is only known then; it joins the provenance.
 
     Raises:
         UserError: the part is there already, its ROM or stickiness differs, or the episodes can't be read.
@@ -45,4 +52,5 @@ def write_part(
             count += 1
             transitions += len(episode.actions)
             returns += float(episode.rewards.sum(dtype="float64"))
+        writer.note(dict(facts()))
     return Added(name, count, transitions, returns / max(count, 1))

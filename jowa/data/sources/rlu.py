@@ -8,7 +8,8 @@ entries: the action and the reward of the last one mean nothing, a last discount
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,41 @@ def provenance(game: str, run: int, checkpoint: int) -> dict[str, Any]:
     }
 
 
-def episodes(path: Path, game: str) -> Iterator[SourceEpisode]:
+def episodes(path: Path, game: str, say: Callable[[str], None] = lambda _: None) -> Iterator[SourceEpisode]:
     """The episodes of one file, in its order, with raw rewards; read one at a time.
+
+    Args:
+        path: the file.
+        game: ALE name.
+        say: told, a sentence for each kind, where episodes contradict the file's name or themselves. That refuses
+            nothing: how the numbers were meant is written down nowhere.
 
     Raises:
         UserError: the file can't be read, is truncated or damaged, or holds something else than described above.
     """
     number = 0
+    contradictions: dict[str, list[str]] = {}
     for number, record in enumerate(read_records(path), start=1):
-        yield _episode(parse_example(record, path), game, f"{path}, episode {number}")
+        example = parse_example(record, path)
+        episode = _episode(example, game, f"{path}, episode {number}")
+        for kind, what in _contradictions(path, example, episode):
+            contradictions.setdefault(kind, []).append(what)
+        yield episode
     if not number:
         raise UserError(f"{path} holds no episode: get it again.")
+    for kind, found in contradictions.items():
+        say(f"{path}: {len(found)} of {number} episodes {kind}, the first {found[0]}.")
+
+
+def _contradictions(path: Path, example: Example, episode: SourceEpisode) -> Iterator[tuple[str, str]]:
+    """What of an episode contradicts itself or the name of its file: the kind, and how."""
+    named = re.search(r"-(\d{5})-of-", path.name)
+    index = example["checkpoint_idx"][0]
+    if named and int(named[1]) != index:
+        yield "name another checkpoint than the file's name", str(index)
+    stated, rewards = example.get("episode_return"), episode.rewards.sum(dtype=np.float64)
+    if stated and isinstance(stated[0], float) and not np.isclose(stated[0], rewards, rtol=1e-5, atol=1e-3):
+        yield "state another return than their rewards sum to", f"{stated[0]:g} and not {rewards:g}"
 
 
 def _episode(example: Example, game: str, where: str) -> SourceEpisode:

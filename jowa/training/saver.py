@@ -1,0 +1,152 @@
+"""Checkpoints written while training goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from jowa.errors import UserError
+from jowa.files import write_json
+from jowa.models.agent_files import agent_tensors, describe
+from jowa.training.checkpoint import (
+    BEST,
+    FOLDER,
+    Place,
+    Snapshot,
+    list_checkpoints,
+    prune,
+    read_best,
+    write_checkpoint,
+)
+from jowa.training.distribution import Distribution
+from jowa.training.learner import Learner
+from jowa.training.optimization import Optimizers
+from jowa.training.warning import reason_of, warn
+
+
+class Judge(NamedTuple):
+    """The metric by which a stage's best checkpoint is chosen."""
+
+    metric: str
+    lower_is_better: bool
+
+    def prefers(self, value: float, before: Mapping[str, Any] | None) -> bool:
+        """Whether a value is better than the best before; one of another metric doesn't count."""
+        if before is None or before["metric"] != self.metric:
+            return math.isfinite(value)
+        return value < before["value"] if self.lower_is_better else value > before["value"]
+
+
+class CheckpointSaver:
+    """Copies what a checkpoint holds to host memory, and writes it from a thread of its own on rank 0.
+
+    A checkpoint that can't be written costs a warning, not the run: what was there before stays. The host memory, as
+    much as one checkpoint takes on disk, is kept from one checkpoint to the next.
+    """
+
+    def __init__(self, run: Path, facts: dict[str, Any], keep: int, distribution: Distribution) -> None:
+        """facts: JSON values for every checkpoint's description; keep: how many of each stage to keep, and its best."""
+        self.run = run
+        self.facts = facts
+        self.keep = keep
+        self.distribution = distribution
+        self._buffers: dict[str, Tensor] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._pending: Future[None] | None = None
+        self._best = read_best(run) if distribution.is_main else {}
+
+    def save(self, place: Place, learner: Learner, optimizers: Optimizers) -> None:
+        """Begin to save; returns once everything is copied. Waits first for a save that is still going on."""
+        if self.distribution.is_main:
+            self._begin(place, learner, optimizers, required=False)
+
+    def save_now(self, place: Place, learner: Learner, optimizers: Optimizers) -> None:
+        """Save before going on, called on every process. Raises UserError on all when that fails."""
+        self.distribution.on_main(lambda: self._begin(place, learner, optimizers, required=True).result())
+
+    def would_be_best(self, place: Place, shown: Mapping[str, float], judge: Judge) -> bool:
+        """Whether what was measured at this place is better than all of its stage before; False on other ranks."""
+        value = shown.get(judge.metric)
+        return self.distribution.is_main and value is not None and judge.prefers(value, self._best.get(place.stage))
+
+    def judge(self, place: Place, shown: Mapping[str, float], judge: Judge) -> None:
+        """Note the checkpoint of this place, which is being saved or there, as its stage's best if it is."""
+        if self.would_be_best(place, shown, judge):
+            self._pending = self._thread.submit(self._mark, place, shown[judge.metric], judge)
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        self._thread.shutdown()
+
+    def __enter__(self) -> CheckpointSaver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, place: Place, learner: Learner, optimizers: Optimizers, required: bool) -> Future[None]:
+        if self._pending is not None:
+            # The buffers are free, and errors told, once all that was submitted is done.
+            self._pending.exception()
+        snapshot = Snapshot(
+            place,
+            self._copy("agent", agent_tensors(learner.tokenizer, learner.model)),
+            describe(learner.tokenizer, learner.model) | self.facts | {"stage": place.stage, "step": place.step},
+            self._copy("optimizers", optimizers.state_dict()),
+        )
+        copied = torch.cuda.Event() if learner.legal.is_cuda else None
+        if copied is not None:
+            copied.record()
+        self._pending = self._thread.submit(self._write, snapshot, copied, required)
+        return self._pending
+
+    def _copy(self, path: str, value: Any) -> Any:
+        """The same nested value with its tensors in host memory, once the device has got that far."""
+        if isinstance(value, dict):
+            return {key: self._copy(f"{path}/{key}", inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._copy(f"{path}/{number}", inner) for number, inner in enumerate(value)]
+        if not isinstance(value, Tensor):
+            return value
+        buffer = self._buffers.get(path)
+        if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype):
+            buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self._buffers[path] = buffer
+        return buffer.copy_(value.detach(), non_blocking=True)
+
+    def _write(self, snapshot: Snapshot, copied: torch.cuda.Event | None, required: bool) -> None:
+        if copied is not None:
+            copied.synchronize()
+        place = snapshot.place
+        try:
+            write_checkpoint(self.run, snapshot)
+            prune(self.run, place.stage, self.keep)
+        except Exception as error:  # files fail in many ways, none of which may cost the run
+            failure = f"the checkpoint after step {place.step} of {place.stage} can't be saved ({reason_of(error)})"
+            good = list_checkpoints(self.run)
+            last = f"the last good one is {good[-1].name}" if good else "there is no good one yet"
+            if required:
+                raise UserError(
+                    f"{failure[0].upper()}{failure[1:]}: {last}; make room in {self.run / FOLDER} and go on with "
+                    f"resume={self.run}."
+                ) from error
+            warn(f"{failure}; training goes on, {last}")
+
+    def _mark(self, place: Place, value: float, judge: Judge) -> None:
+        try:
+            is_there = (self.run / FOLDER / place.folder_name).is_dir()
+            if is_there and judge.prefers(value, self._best.get(place.stage)):
+                self._best[place.stage] = {"step": place.step, "metric": judge.metric, "value": value}
+                write_json(self.run / FOLDER / BEST, self._best)
+                prune(self.run, place.stage, self.keep)
+        except (OSError, UserError) as error:
+            warn(f"the best checkpoint can't be noted ({reason_of(error)})")

@@ -1,0 +1,93 @@
+"""Data that can't be read now: one sentence about permissions for every verb, and never the advice to remove them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+PLACES = {
+    "store": "",
+    "game": "Pong",
+    "part": "Pong/part-00000",
+    "manifest": "Pong/part-00000/manifest.json",
+    "column": "Pong/part-00000/actions.npy",
+    "episodes": "Pong/part-00000/episodes.jsonl",
+    "frames": "Pong/part-00000/frames",
+    "description": "Pong/part-00000/frames/zarr.json",
+    "shard": "Pong/part-00000/frames/c/0/0/0",
+}
+VERBS = {
+    "inspect": "path={data} out={out}",
+    "verify": "path={data}",
+    "select": "path={data} runs=null transitions=20 out={out}/selection.json",
+    "record": "game=Pong out={data} append=true steps=10",
+    "import": "source=rlu path={samples} out={data} allow_mixed=true games=[Pong]",
+}
+CONTENTS = ("column", "frames", "description", "shard")
+UNTOUCHED = {*(("select", place) for place in CONTENTS if place != "frames"),
+             *((verb, place) for verb in ("record", "import") for place in (*CONTENTS, "episodes"))}  # fmt: skip
+"""Who chooses or adds episodes reads no more than the manifests, and the sizes of the files they name."""
+
+WITHOUT_PRIVILEGES = """
+import contextlib, ctypes, importlib, io, json, os, sys
+sys.path.insert(0, {tests!r})
+# The administrator may read everything: capabilities 1 and 2, which let him, are laid down, before there are threads.
+libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(header, sets) == 0
+sets[0] &= ~0b110
+assert libc.capset(header, sets) == 0
+from pathlib import Path
+from jowa.cli import run
+from tiny_store import write_store
+data = write_store(Path({data!r}), ("Pong",))
+found = []
+for place, name in {places!r}.items():
+    for verb, line in {verbs!r}.items():
+        module = importlib.import_module("jowa.data." + verb)
+        (schema,) = (value for key, value in vars(module).items() if key == verb.capitalize() + "Config")
+        sys.argv = [verb, *line.format(data=data, out=data.parent / (place + verb), samples={samples!r}).split()]
+        target, code, errors = data / name, 0, io.StringIO()
+        mode = target.stat().st_mode
+        target.chmod(0)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(errors):
+                run(module.main, schema, verb)
+        except SystemExit as end:
+            code = end.code
+        except Exception as error:
+            code = repr(error)
+        target.chmod(mode)
+        found.append((place, verb, code, out.getvalue(), errors.getvalue()))
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[object, str, str]]:
+    """(code, stdout, stderr) by (place, verb)."""
+    folder = tmp_path_factory.mktemp("unreadable")
+    samples = folder / "rlu"
+    (samples / "Pong").mkdir(parents=True)
+    (samples / "Pong" / "run_1-00000-of-00050").symlink_to(TESTS / "samples/rlu/Assault/run_1-00000-of-00050")
+    script = WITHOUT_PRIVILEGES.format(
+        tests=str(TESTS), data=str(folder / "data"), samples=str(samples), places=PLACES, verbs=VERBS
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return {(place, verb): (code, out, errors) for place, verb, code, out, errors in json.loads(done.stdout)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+@pytest.mark.parametrize(("verb", "place"), [(v, p) for v in VERBS for p in PLACES if (v, p) not in UNTOUCHED])
+def test_it_is_one_sentence_about_permissions(outcomes: dict, place: str, verb: str) -> None:
+    code, out, errors = outcomes[place, verb]
+    _, found, sentence = errors.rpartition("jowa: ")
+    assert code == 2 and found and sentence.count("\n") == 1, (code, out, errors)
+    text = out + sentence
+    assert "ermission" in text and "remove" not in text and "damaged" not in text, (out, errors)
+    assert str(Path("data") / PLACES[place]).removesuffix("/zarr.json").removesuffix("/c/0/0/0") in text
