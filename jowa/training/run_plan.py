@@ -94,13 +94,23 @@ def _data(data: DataConfig) -> tuple[list[str], int]:
     return lines, total
 
 
-def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, config: TrainingConfig) -> list[str]:
+def checkpoint_bytes(tokenizer: Tokenizer, model: WorldActionModel) -> int:
+    """One checkpoint at most: all weights, and the moments of what is trained."""
     weights = 4 * (count(tokenizer) + count(model))
+    return weights + 8 * (count(tokenizer) + count(model, trained_only=True))
+
+
+def state_bytes(tokenizer: Tokenizer, model: WorldActionModel, stage: StageConfig) -> int:
+    """A process's weights, gradients and moments."""
+    tokenizers = 16 if stage.trains_tokenizer else 4
+    return 16 * count(model, trained_only=True) + tokenizers * count(tokenizer)
+
+
+def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, config: TrainingConfig) -> list[str]:
     frame = 2 * tokenizer.tokens_per_frame
-    optimizers = 8 * (count(tokenizer) + count(model, trained_only=True))
     return [
         f"  cached codes  {transitions * frame / GB:.3f} GB ({frame} bytes a frame that is found)",
-        f"  checkpoints   {(weights + optimizers) * (config.keep_checkpoints + 1) * 2 / GB:.3f} GB at most "
+        f"  checkpoints   {checkpoint_bytes(tokenizer, model) * (config.keep_checkpoints + 1) * 2 / GB:.3f} GB at most "
         f"({config.keep_checkpoints} kept of each stage, and its best)",
     ]
 
@@ -110,15 +120,14 @@ def _memory(
 ) -> str:
     sequences = config.micro_batch or config.batch_size // ranks
     tokens = sequences * model.positions
-    state = 16 * count(model, trained_only=True) + 4 * count(tokenizer)
     # About 34 bytes a token, layer and channel in half precision without stored attention maps, twice that in float32,
     # and three float32 copies of the logits.
     activations = tokens * (model.config.layers * model.config.width * 68 + model.vocabulary * 12)
     if stage.trains_tokenizer:
-        state += 12 * count(tokenizer)
         frames = stage.tokenizer_frames * sequences // config.batch_size
         maps = 6 * (tokenizer.config.encoder_blocks[0] + tokenizer.config.decoder_blocks[0]) + 4
         activations += frames * maps * 84 * 84 * tokenizer.config.widths[0] * 4
+    state = state_bytes(tokenizer, model, stage)
     return (
         f"  {name}: about {state / GB:.2f} GB of weights and optimiser state and {activations / GB:.1f} GB of "
         f"activations for {sequences} sequences a process; lower training.micro_batch to need less"
