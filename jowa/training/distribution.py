@@ -103,6 +103,8 @@ def choose_device(name: str, key: str) -> torch.device:
         if device.index >= torch.cuda.device_count():
             raise UserError(f"{key}={name} needs GPU {device.index}, but there are only {torch.cuda.device_count()}.")
         torch.cuda.set_device(device)
+        # PyTorch lets convolutions round float32 to 10 bits; codes near ties would then depend on the machine.
+        torch.backends.cudnn.allow_tf32 = False
     return device
 
 
