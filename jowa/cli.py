@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -103,7 +104,9 @@ def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
     except Interrupted as stop:
         if os.environ.get("RANK", "0") == "0":
             reason = f"stopped by {signal.Signals(stop.signal_number).name} after {stop.place}"
-            print(f"jowa: {reason}; go on with: {_command(name)} {_assignment('resume', stop.run)}", file=sys.stderr)
+            command = f"{_command(name)} {_assignment('resume', stop.run)}"
+            with contextlib.suppress(OSError):  # nobody may be reading any more
+                print(f"jowa: {reason}; go on with: {command}", file=sys.stderr)
         sys.exit(128 + stop.signal_number)
     except BrokenPipeError:
         # The reader (head, less) has seen enough; the interpreter would complain once more when it flushes.

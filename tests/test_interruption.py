@@ -9,9 +9,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from launch import command, execute, launch, start
+from launch import ENVIRONMENT, ROOT, command, execute, launch, start
 from tiny_store import final_weights, pretrain_config, pretrain_run
 
 from jowa import pretrain
@@ -43,7 +44,7 @@ def last_step(run: Path) -> tuple[str, int]:
         return "", 0
 
 
-def wait_for(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+def wait_for(process: subprocess.Popen[Any], reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not reached():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
@@ -98,18 +99,20 @@ def test_stopped_again_and_again_a_run_ends_as_if_it_had_not_been(
     assert not list(out.rglob(".*")) and len(list(out.glob("config*.yaml"))) == 4
 
 
-def test_two_processes_stop_after_the_same_step(tiny_data: Path, tmp_path: Path) -> None:
-    changes = [f"data.path={tiny_data}", *RANDOM, "stage1.steps=2", "stage2.steps=20", "training.checkpoint_every=1000"]
+def test_three_processes_stop_after_the_same_step(tiny_data: Path, tmp_path: Path) -> None:
+    """Three, since sums of two don't show in which order they are added up."""
+    changes = [f"data.path={tiny_data}", *RANDOM, "stage1.steps=2", "stage2.steps=20", "training.checkpoint_every=1000",
+               "training.batch_size=6", "stage1.tokenizer_frames=12"]  # fmt: skip
     together = tmp_path / "together"
-    done = launch("jowa.pretrain", "+exp=smoke", *changes, f"out={together}", processes=2)
+    done = launch("jowa.pretrain", "+exp=smoke", *changes, f"out={together}", processes=3)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "stopped"
-    words = command("jowa.pretrain", "+exp=smoke", *changes, f"out={out}", processes=2)
+    words = command("jowa.pretrain", "+exp=smoke", *changes, f"out={out}", processes=3)
     done = stop(words, out, signal.SIGTERM, "stage2", 3)
     assert done.returncode != 0 and latest_checkpoint(out).name == f"stage2-{last_step(out)[1]:08d}"
     assert 3 < last_step(out)[1] < 20
     words = printed(done.stderr)
-    assert words == ["torchrun", "--nproc-per-node=2", "-m", "jowa.pretrain", f"resume={out}"]
+    assert words == ["torchrun", "--nproc-per-node=3", "-m", "jowa.pretrain", f"resume={out}"]
     done = execute([words[0], "--standalone", *words[1:]])
     assert done.returncode == 0, done.stderr
     assert final_weights(out) == final_weights(together) and losses(out) == losses(together)
@@ -142,6 +145,40 @@ def test_every_step_may_be_the_last(
     assert list_checkpoints(out)[-1].name == f"{stage}-{step + 1:08d}"
     pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", [f"resume={out}"]))
     assert final_weights(out) == final_weights(short) and losses(out) == losses(short)
+
+
+@pytest.mark.parametrize(("step", "stage"), [(2, "stage1"), (4, "stage1"), (4, "stage2")])
+def test_a_signal_while_something_looks_at_the_run_is_heeded_too(
+    short: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, stage: str
+) -> None:
+    call, out = loop.call_hooks, tmp_path / "run"
+
+    def signalled(run, place, *rest):
+        if (place.stage, place.step) == (stage, step):
+            signal.raise_signal(signal.SIGTERM)
+            assert step < 4 or latest_checkpoint(out).name == place.folder_name
+        return call(run, place, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "call_hooks", signalled)
+        with pytest.raises(Interrupted) as stopped:
+            pretrain_run(tiny_data, out, *RANDOM)
+    assert stopped.value.place == f"step {min(step + 1, 4)} of {stage}"
+    pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", [f"resume={out}"]))
+    assert final_weights(out) == final_weights(short)
+
+
+def test_nobody_has_to_read_along(tiny_data: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends the reader of a pipe as well as the run: the step is saved all the same."""
+    out = tmp_path / "run"
+    words = command("jowa.pretrain", "+exp=smoke", f"data.path={tiny_data}", f"out={out}", *LONG)
+    process = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    wait_for(process, lambda: last_step(out) > ("stage1", 4))
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130
+    assert latest_checkpoint(out).name == "{}-{:08d}".format(*last_step(out))
 
 
 def test_the_demo_preempted_in_both_stages_ends_as_it_would_have(
@@ -187,6 +224,9 @@ def test_a_second_signal_ends_at_once_and_afterwards_all_is_as_before(
         signal.raise_signal(signal.SIGINT)
         assert stopping.end_step() == signal.SIGINT
         monkeypatch.setattr(interruption, "ONE_SIGNAL", 0.0)
+        # One that is passed on late is no reason to lose the step, impatience is.
+        signal.raise_signal(signal.SIGTERM)
+        assert stopping.end_step() == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert [signal.getsignal(number) for number in interruption.SIGNALS] == before

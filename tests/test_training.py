@@ -129,7 +129,7 @@ def uninterrupted(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize(
     ("stage", "step", "goes_on_from"),
     [
-        # Each step here is the best so far and so leaves a checkpoint; the first of a stage has none before it.
+        # Each step here is looked at and so leaves a checkpoint; the first of a stage has none before it.
         ("stage1", 0, None),
         ("stage1", 3, "stage1-00000003"),
         ("stage2", 0, "stage1-00000004"),

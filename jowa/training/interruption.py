@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 import time
@@ -20,7 +22,7 @@ ONE_SIGNAL = 1.0
 
 
 class Interruption:
-    """While it is entered, a signal waits for the end of a step; a second one ends the program as it would without.
+    """While it is entered, a signal waits for the end of a step; a second Ctrl-C ends the program as it would without.
 
     With several processes each step's beginning starts an all-reduce of the signals' numbers and its end waits for
     that, so that all stop after the same step. It runs on the CPU beside the step: no GPU is waited for.
@@ -28,6 +30,7 @@ class Interruption:
 
     def __init__(self, distribution: Distribution) -> None:
         self._signal = 0
+        self._speaks = distribution.is_main
         self._received = 0.0
         self._previous: dict[int, Any] = {}
         self._agreement: tuple[dist.Work, torch.Tensor] | None = None
@@ -60,11 +63,20 @@ class Interruption:
         work.wait()
         return int(number) or None
 
+    def agree(self) -> int | None:
+        """The signal that has come meanwhile, the same on every process, all of which wait for each other."""
+        self.begin_step()
+        return self.end_step()
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._signal == 0:
             self._signal, self._received = number, now
-        elif now - self._received > ONE_SIGNAL:
+            if self._speaks:
+                # Not print: the signal may have come while something is being printed.
+                with contextlib.suppress(OSError):
+                    os.write(2, f"\njowa: {signal.Signals(number).name}: stopping after this step\n".encode())
+        elif number == signal.SIGINT and now - self._received > ONE_SIGNAL:
             self._restore()
             signal.raise_signal(number)
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from jowa.data.prefetch import Prefetch
 from jowa.data.sequences import SequenceDataset
@@ -26,6 +25,7 @@ from jowa.training.meter import Meter
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
 from jowa.training.parts import Part, parts_of_steps, step_seed
+from jowa.training.progress import Progress
 from jowa.training.saver import CheckpointSaver, Judge
 from jowa.training.speed import workload
 
@@ -63,7 +63,9 @@ def train_stage(
     resume_from: Path | None = None,
     first_step: int = 0,
 ) -> None:
-    """Run one stage from `first_step` to its end, leaving a checkpoint at the end and every checkpoint_every steps.
+    """Run one stage from `first_step` to its end.
+
+    It leaves a checkpoint at the end, every checkpoint_every steps and wherever a hook looks at the run.
 
     Step s draws its data and random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
 
@@ -74,14 +76,16 @@ def train_stage(
     """
     config, distribution = run.config, run.distribution
     wrapped, optimizers = prepare(run, stage, learner, resume_from)
+    steps = range(first_step, stage.steps)
+    if distribution.ranks > 1:
+        settle_buckets(run, name, stage, wrapped, data, steps[:1])
     guard = FiniteGuard(distribution)
     meter = Meter(distribution, workload(learner.model, stage, config.batch_size, distribution.device))
-    steps = range(first_step, stage.steps)
     with (
         CheckpointSaver(run.folder, run.facts, config.keep_checkpoints, distribution) as saver,
         Interruption(distribution) as interruption,
         Prefetch(parts_of_steps(data, steps, name, stage, config, run.seed, distribution)) as prefetched,
-        progress(run, name, first_step, stage.steps) as bar,
+        Progress(name, first_step, stage.steps, distribution.is_main) as progress,
     ):
         for step in steps:
             interruption.begin_step()
@@ -100,17 +104,18 @@ def train_stage(
             if logs or stopped_by:
                 values = meter.read()
                 run.log.write(name, place.step, values)
-                bar.set_postfix(postfix(values))
-            bar.update()
-            if stopped_by:
+                progress.tell(values)
+            progress.step()
+            # Before the hooks, which may take longer than whoever sends signals waits, and may choose this one as best.
+            if last or stopped_by:
                 saver.save_now(place, learner, optimizers)
-                raise Interrupted(stopped_by, run.folder, f"step {place.step} of {name}")
-            shown = call_hooks(run, place, due, learner, meter)
-            if last:
-                saver.save_now(place, learner, optimizers)
-            elif saves or saver.would_be_best(place, shown, judge):
+            elif saves or due:
                 saver.save(place, learner, optimizers)
-            saver.judge(place, shown, judge)
+            if not stopped_by:
+                saver.judge(place, call_hooks(run, place, due, learner, meter), judge)
+                stopped_by = interruption.agree() if last else None
+            if stopped_by:
+                raise Interrupted(stopped_by, run.folder, f"step {place.step} of {name}")
 
 
 def prepare(
@@ -155,6 +160,18 @@ def train_step(
 
     No weight changes once `guard` has seen something that isn't finite. Nothing here waits for the device.
     """
+    optimizers.zero_grad()
+    metrics = backward(run, name, step, wrapped, parts)
+    norms = optimizers.clip_gradients()
+    losses = {key: value for key, value in metrics.items() if key.startswith("loss/")}
+    rates = optimizers.step(step, skip=guard.watch(step, losses, norms))
+    return metrics | {key: norm.detach() / run.distribution.ranks for key, norm in norms.items()}, rates
+
+
+def backward(
+    run: Run, name: str, step: int, wrapped: torch.nn.Module, parts: Sequence[Part]
+) -> dict[str, Tensor]:
+    """Add up the gradients of one step; returns this process's share of every metric."""
     distribution = run.distribution
     learner = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
     assert isinstance(learner, Learner)
@@ -164,7 +181,6 @@ def train_step(
     parts = [part.to(distribution.device) for part in parts]
     counts = total_counts(learner, parts, distribution)
     mixture = draw_mixture(learner, seed)
-    optimizers.zero_grad()
     metrics: dict[str, Tensor] = {}
     for number, part in enumerate(parts):
         if isinstance(wrapped, DistributedDataParallel):
@@ -173,10 +189,20 @@ def train_step(
             loss, shares = wrapped(part, counts, mixture)
         loss.backward()
         metrics = {key: metrics[key] + value if metrics else value for key, value in shares.items()}
-    norms = optimizers.clip_gradients()
-    losses = {key: value for key, value in metrics.items() if key.startswith("loss/")}
-    rates = optimizers.step(step, skip=guard.watch(step, losses, norms))
-    return metrics | {key: norm.detach() / distribution.ranks for key, norm in norms.items()}, rates
+    return metrics
+
+
+def settle_buckets(
+    run: Run, name: str, stage: StageConfig, wrapped: torch.nn.Module, data: SequenceDataset, step: range
+) -> None:
+    """Let the processes' gradients be grouped as they will be from the second step on, by a backward pass in vain.
+
+    DDP regroups them after the first one. With three processes and more, other groups are other orders of summation,
+    and a resumed run would differ in the last bit from one that has long got beyond its first step.
+    """
+    for parts in parts_of_steps(data, step, name, stage, run.config, run.seed, run.distribution):
+        backward(run, name, step[0], wrapped, parts)
+    wrapped.zero_grad()
 
 
 def total_counts(learner: Learner, parts: Sequence[Part], distribution: Distribution) -> dict[str, Tensor]:
@@ -219,12 +245,3 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """bfloat16 where asked; 'auto' means on a GPU."""
     enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def progress(run: Run, name: str, first: int, steps: int) -> tqdm[Any]:
-    return tqdm(total=steps, initial=first, desc=name, unit="step", disable=not run.distribution.is_main)
-
-
-def postfix(values: dict[str, float]) -> dict[str, str]:
-    short = {key.removeprefix("loss/"): f"{v:.3g}" for key, v in values.items() if key.startswith("loss/")}
-    return short | {"tokens/s": f"{values['speed/tokens_per_second']:.0f}"}

@@ -71,14 +71,9 @@ class CheckpointSaver:
         """Save before going on, called on every process. Raises UserError on all when that fails."""
         self.distribution.on_main(lambda: self._begin(place, learner, optimizers, required=True).result())
 
-    def would_be_best(self, place: Place, shown: Mapping[str, float], judge: Judge) -> bool:
-        """Whether what was measured at this place is better than all of its stage before; False on other ranks."""
-        value = shown.get(judge.metric)
-        return self.distribution.is_main and value is not None and judge.prefers(value, self._best.get(place.stage))
-
     def judge(self, place: Place, shown: Mapping[str, float], judge: Judge) -> None:
         """Note the checkpoint of this place, which is being saved or there, as its stage's best if it is."""
-        if self.would_be_best(place, shown, judge):
+        if self.distribution.is_main and judge.metric in shown:
             self._pending = self._thread.submit(self._mark, place, shown[judge.metric], judge)
 
     def close(self) -> None:

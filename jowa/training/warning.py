@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -11,8 +12,9 @@ from tqdm import tqdm
 
 def warn(text: str) -> None:
     """One line on stderr that the progress bar doesn't run into."""
-    tqdm.write(f"jowa: {text}.", file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        tqdm.write(f"jowa: {text}.", file=sys.stderr)
+        sys.stderr.flush()
 
 
 def reason_of(error: BaseException) -> str:
