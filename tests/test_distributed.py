@@ -1,4 +1,4 @@
-"""Two processes train as one does, unequal padding included."""
+"""Several processes train as one does, unequal padding included."""
 
 from __future__ import annotations
 

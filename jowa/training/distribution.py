@@ -119,7 +119,8 @@ def distributed(device_name: str, key: str = "training.device") -> Iterator[Dist
     if ranks > 1:
         # Rank 0 may encode a large data set while the others wait.
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(hours=24))
+        gpu = device if device.type == "cuda" else None
+        dist.init_process_group(backend, timeout=timedelta(hours=24), device_id=gpu)
     try:
         with warnings.catch_warnings():
             # A name that older versions need, and strides of 1×1 kernels, which mean nothing.

@@ -11,7 +11,7 @@ from jowa.training.config import StageConfig
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "GH200": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0, "A10": 125.0,
                "4090": 165.0, "3090": 71.0, "V100": 125.0, "T4": 65.0}  # fmt: skip
-"""Nominal dense peaks in half precision with float32 accumulation, from the makers' data sheets."""
+"""Nominal dense peaks in half precision with float32 accumulation, of each GPU's fastest form (H100: SXM)."""
 
 
 @dataclass(frozen=True)
