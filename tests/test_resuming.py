@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -19,9 +20,12 @@ from torch import multiprocessing
 from jowa import finetune, pretrain
 from jowa.cli import load_config
 from jowa.errors import UserError
+from jowa.files import lock_file
 from jowa.resuming import CONFIG, FREE, flatten, newest_config
-from jowa.training.checkpoint import Place, latest_checkpoint, list_checkpoints
+from jowa.training import session
+from jowa.training.checkpoint import Place, latest_checkpoint, list_checkpoints, load_optimizers
 from jowa.training.distribution import Distribution, check_agreement, distributed
+from jowa.training.optimization import Optimizers
 from jowa.training.run_folder import set_aside_undone
 
 ALONE = Distribution(0, 1, torch.device("cpu"))
@@ -117,6 +121,41 @@ def test_a_run_without_a_checkpoint_is_begun_by_auto_alone(tiny_data: Path, tmp_
     pretrain_run(tiny_data, out, "resume=auto", "stage1.steps=2", "stage2.steps=0")
     assert [path.name for path in list_checkpoints(out)] == ["stage1-00000002"]
     assert json.loads((out / "metrics-undone-1.jsonl").read_text())["loss/total"] == 3
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(
+    run: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    said = "is being trained by another process: wait for it to end, or choose another out"
+    with lock_file(run / ".lock"), pytest.raises(UserError, match=said):
+        pretrain.main(resumed(f"resume={run}", "stage2.steps=6"))
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    new = tmp_path / "new"
+
+    def begin_again(*arguments: object, **options: object) -> None:
+        assert (new / ".lock").is_file()
+        with pytest.raises(UserError, match=said):
+            pretrain_run(tiny_data, new, "resume=auto")
+
+    monkeypatch.setattr(session, "train_stage", begin_again)
+    pretrain_run(tiny_data, new)
+    assert [path.name for path in new.glob("config*")] == [CONFIG] and not list(new.glob(".*"))
+
+
+def test_the_lock_of_a_killed_process_is_none(run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    for out in (run, tmp_path / "new"):
+        out.mkdir(exist_ok=True)
+        (out / ".lock").touch()
+    pretrain.main(resumed(f"resume={run}", "stage2.steps=5"))
+    pretrain_run(tiny_data, tmp_path / "new", "stage1.steps=1", "stage2.steps=0")
+    assert not list(run.glob(".*")) and not list((tmp_path / "new").glob(".*"))
+
+
+def test_an_optimizers_file_that_is_missing_is_not_to_be_deleted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"optimizers\.pt is missing: put it back") as told:
+        load_optimizers(tmp_path, cast(Optimizers, None))
+    assert "delete" not in str(told.value)
 
 
 def test_finetuning_needs_neither_game_nor_checkpoint(smoke_run: Path, tiny_data: Path, tmp_path: Path) -> None:

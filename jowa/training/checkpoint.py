@@ -184,6 +184,10 @@ def load_optimizers(checkpoint: Path, optimizers: Optimizers) -> None:
     try:
         optimizers.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # state that doesn't fit fails in many ways
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: put it back, or move {checkpoint} elsewhere to go on from the one before it."
+            ) from error
         raise UserError(f"{path} can't be read or fits other stage settings; delete {checkpoint} to go on from the one "
                         "before it.") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from jowa.training.learner import Learner
 from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
 from jowa.training.pictures import picture_hook
-from jowa.training.run_folder import prepare_run_folder, set_aside_undone
+from jowa.training.run_folder import alone_in, prepare_run_folder, set_aside_undone
 from jowa.training.saver import Judge
 from jowa.training.stage_data import open_selection, sequences, stage_data
 from jowa.training.validation import HELD_OUT, validation_hook
@@ -62,10 +63,24 @@ class Settings:
 def run_stages(
     settings: Settings, tokenizer: Tokenizer, model: WorldActionModel, store: EpisodeStore, distribution: Distribution
 ) -> Path:
-    """Train through all stages, from the newest checkpoint when resuming; returns the run's folder."""
+    """Train through all stages, from the newest checkpoint when resuming; returns the run's folder.
+
+    Raises UserError when another process trains the run in that folder, before anything there is touched.
+    """
     check_agreement(distribution, flatten(asdict(settings.config)))
-    training, length = settings.training, model.config.blocks
     folder = Path(settings.out)
+    with ExitStack() as held:
+        distribution.on_main(lambda: held.enter_context(alone_in(folder)))
+        train_stages(settings, tokenizer, model, store, distribution)
+        distribution.barrier()
+    return folder
+
+
+def train_stages(
+    settings: Settings, tokenizer: Tokenizer, model: WorldActionModel, store: EpisodeStore, distribution: Distribution
+) -> None:
+    """What `run_stages` does while rank 0 holds the run's folder."""
+    training, length, folder = settings.training, model.config.blocks, Path(settings.out)
     trains_tokenizer = any(stage.trains_tokenizer and stage.steps > 0 for stage in settings.stages.values())
     learner = make_learner(tokenizer, model, settings.objective, store, distribution, trains_tokenizer)
     resume_from = distribution.from_main(lambda: checkpoint_to_resume(folder, settings.resume))
@@ -93,8 +108,6 @@ def run_stages(
                 first_step=place.step if here and place is not None else 0,
             )  # fmt: skip
     log.close()
-    distribution.barrier()
-    return folder
 
 
 def hooks_and_judge(
