@@ -19,7 +19,7 @@ from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.files import full_disk
-from jowa.games import GAMES, legal_mask
+from jowa.games import GAMES, legal_mask, reference
 from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
@@ -118,7 +118,8 @@ def hooks_and_judge(
     pictured: SequenceDataset,
     distribution: Distribution,
 ) -> tuple[list[Regularly], Judge]:
-    """What looks at a stage regularly, and what its best checkpoint is: by playing if it plays, else by its loss.
+    """What looks at a stage regularly, and what its best checkpoint is: by its score if it plays games of known scores,
+    else by its loss.
 
     held_out, pictured: the held-out sequences as the stage reads them, and with frames.
     """
@@ -127,9 +128,14 @@ def hooks_and_judge(
     picture = picture_hook(learner, pictured, folder, distribution)
     hooks = [] if validation is None else [Regularly(validation, training.validate_every)]
     hooks += [] if picture is None else [Regularly(picture, training.picture_every)]
+    by_loss = Judge(HELD_OUT, True, {"validation_sequences": training.validation_sequences})
     if settings.evaluate is None or not stage.trains_q:
-        return hooks, Judge(HELD_OUT, lower_is_better=True)
-    return [*hooks, settings.evaluate(learner, distribution)], Judge(SCORE, lower_is_better=False)
+        return hooks, by_loss
+    # Without a game of known scores there is no score to compare.
+    known = [game for game in held_out.games if None not in (reference(game).random, reference(game).human)]
+    played = {key: value for key, value in asdict(settings.config.evaluation).items() if key != "every"}
+    judge = Judge(SCORE, False, played) if known else by_loss
+    return [*hooks, settings.evaluate(learner, distribution)], judge
 
 
 def checkpoint_to_resume(run: Path, resume: str) -> Path | None:
