@@ -26,7 +26,7 @@ from jowa.training import session
 from jowa.training.checkpoint import Place, latest_checkpoint, list_checkpoints, load_optimizers
 from jowa.training.distribution import Distribution, check_agreement, distributed
 from jowa.training.optimization import Optimizers
-from jowa.training.run_folder import set_aside_undone
+from jowa.training.run_folder import prepare_run_folder, set_aside_undone
 
 ALONE = Distribution(0, 1, torch.device("cpu"))
 
@@ -97,7 +97,7 @@ def test_a_learning_rate_is_changed_by_whoever_names_the_run_and_it(run: Path, t
 
 def test_other_data_are_refused_wherever_they_are(run: Path, tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", lengths=(23, 9, 30, 12, 18))
-    with pytest.raises(UserError, match=r"made with other data: data\.path"):
+    with pytest.raises(UserError, match=rf"in {run} was made with other data: data\.path or the episodes of Breakout"):
         pretrain.main(resumed(f"resume={run}", "stage2.steps=6", f"data.path={other}"))
     assert len(list(run.glob("config*.yaml"))) == 1
 
@@ -211,6 +211,32 @@ def test_processes_that_disagree_all_say_so(tiny_data: Path, tmp_path: Path) -> 
     said = "model.q_width is 16 on rank 0 and 8 on rank 1"
     assert all(said in (tmp_path / f"{rank}.txt").read_text() for rank in range(2))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_data_are_compared_too(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gather = Distribution.gather
+
+    def other_pong(self: Distribution, value: object) -> list[object]:
+        if isinstance(value, dict) and "data fingerprints of Pong" in value:
+            return [value, value | {"data": "elsewhere", "data fingerprints of Pong": "another"}]
+        return gather(self, value)
+
+    monkeypatch.setattr(Distribution, "gather", other_pong)
+    with pytest.raises(UserError, match=r"data fingerprints of Pong is \w+ on rank 0 and another on rank 1"):
+        pretrain_run(tiny_data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_number_is_given_twice(tmp_path: Path) -> None:
+    for number in (2, 10):
+        (tmp_path / f"config-resumed-{number}.yaml").touch()
+        (tmp_path / f"metrics-undone-{number}.jsonl").touch()
+    (tmp_path / CONFIG).touch()
+    prepare_run_folder(str(tmp_path), "auto", pretrain.PretrainConfig())
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "b"}')
+    set_aside_undone(tmp_path, ["b"], None)
+    assert newest_config(tmp_path) == tmp_path / "config-resumed-11.yaml"
+    assert (tmp_path / "metrics-undone-11.jsonl").read_text() and len(list(tmp_path.iterdir())) == 8
 
 
 def test_versions_are_compared_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,8 @@ def prepare_run_folder(path: str, resume: str, config: Any) -> Path:
         if not (folder / CONFIG).is_file():
             raise UserError(f"out={path} isn't empty and holds no run to go on with: choose another out.")
     remove_leftovers(folder)
-    number = len(list(folder.glob("config*.yaml")))
-    name = CONFIG if number == 0 else f"config-resumed-{number}.yaml"
-    write_text(folder / name, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    name = numbered(folder, "config-resumed", ".yaml") if (folder / CONFIG).is_file() else folder / CONFIG
+    write_text(name, OmegaConf.to_yaml(OmegaConf.structured(config)))
     return folder
 
 
@@ -67,9 +66,14 @@ def set_aside_undone(run: Path, stages: Sequence[str], place: Place | None) -> N
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     undone = [line for line in lines if not _is_done(line, stages, place)]
     if undone:
-        number = len(list(run.glob("metrics-undone-*.jsonl"))) + 1
-        write_bytes(run / f"metrics-undone-{number}.jsonl", b"".join(undone))
+        write_bytes(numbered(run, "metrics-undone", ".jsonl"), b"".join(undone))
         write_bytes(path, b"".join(line for line in lines if line not in undone))
+
+
+def numbered(folder: Path, stem: str, suffix: str) -> Path:
+    """<stem>-<n><suffix>, n being one more than the highest there."""
+    numbers = [path.stem.removeprefix(f"{stem}-") for path in folder.glob(f"{stem}-*{suffix}")]
+    return folder / f"{stem}-{max((int(number) for number in numbers if number.isdigit()), default=0) + 1}{suffix}"
 
 
 def _is_done(line: bytes, stages: Sequence[str], place: Place | None) -> bool:

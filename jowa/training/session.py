@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 import jowa
 from jowa.data.order import check_batch_size
 from jowa.data.selection import Selection
-from jowa.data.sequences import SequenceDataset
+from jowa.data.sequences import SequenceDataset, check_rewards
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.files import full_disk
@@ -24,7 +24,7 @@ from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
-from jowa.resuming import flatten
+from jowa.resuming import first_difference, flatten
 from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution, check_agreement
@@ -88,15 +88,20 @@ def train_stages(
     stages = remaining(settings.stages, place, folder)
     selection = open_selection(store, settings.data)
     facts = run_facts(settings.data, store, selection)
+    # Where the data are may differ, what they are and where training goes on may not.
+    check_agreement(distribution, {"the place to go on from": place, **_by_game(facts)})
     if resume_from is not None:
         check_same_data(resume_from, facts)
+    check_rewards(store)
     check_logger(training.logger)
     check_batch_size(training.batch_size, len(sequences(store, settings.data, length, "training", selection).order(0)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
     distribution.on_main(lambda: set_aside_undone(folder, list(settings.stages), place))
-    log = MetricsLog(folder, training.logger, active=distribution.is_main)
-    run = Run(folder, settings.seed, training, distribution, log, facts)
-    with full_disk(folder, f"go on with resume={folder}"):
+    with (
+        full_disk(folder, f"go on with resume={folder}"),
+        closing(MetricsLog(folder, training.logger, active=distribution.is_main)) as log,
+    ):
+        run = Run(folder, settings.seed, training, distribution, log, facts)
         for name, stage in stages:
             here = place is not None and place.stage == name
             data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
@@ -107,7 +112,6 @@ def train_stages(
                 resume_from=resume_from if here else None,
                 first_step=place.step if here and place is not None else 0,
             )  # fmt: skip
-    log.close()
 
 
 def hooks_and_judge(
@@ -166,16 +170,25 @@ def run_facts(data: DataConfig, store: EpisodeStore, selection: Selection | None
     }
 
 
+def _by_game(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """{"data fingerprints of Pong": …, "stride": 4, …}: what must be the same on every process."""
+    leaves = flatten({name: value for name, value in facts.items() if name != "data"})
+    return {key.replace("_", " ").replace(".", " of "): value for key, value in leaves.items()}
+
+
 def check_same_data(checkpoint: Path, facts: Mapping[str, Any]) -> None:
     """Raises UserError when a run would go on with other data than it began with: it couldn't repeat itself."""
-    before = read_description(checkpoint)
+    before, run = read_description(checkpoint), checkpoint.parent.parent
     for name in ("games", "data_fingerprints", "selection", "holdout", "stride", "pad", "balance"):
-        if before.get(name) != facts[name]:
-            key = "path" if name == "data_fingerprints" else name
-            raise UserError(
-                f"The run in out was made with other data: data.{key} or the episodes there have changed; "
-                "restore them to resume, or start a new run in another out."
-            )
+        theirs, ours = before.get(name), facts[name]
+        if theirs == ours:
+            continue
+        key = "path" if name == "data_fingerprints" else name
+        game = first_difference(ours, theirs) if isinstance(theirs, dict) and isinstance(ours, dict) else None
+        raise UserError(
+            f"The run in {run} was made with other data: data.{key} or the episodes{f' of {game}' if game else ''} "
+            "there have changed; restore them to resume, or start a new run in another out."
+        )
 
 
 def remaining(stages: Mapping[str, StageConfig], place: Place | None, run: Path) -> list[tuple[str, StageConfig]]:
