@@ -93,7 +93,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def put_aside(path: Path) -> Path | None:
-    """Rename a file to `<name>.old`, `<name>.old2` … whichever is free; its new path, None if there is no such file."""
+    """Rename a file or folder to `<name>.old`, `<name>.old2` …; its new path, None if there is none."""
     if not path.exists():
         return None
     names = (path.with_name(f"{path.name}.old{number if number > 1 else ''}") for number in itertools.count(1))

@@ -22,6 +22,7 @@ from jowa.training.config import (
     TrainingConfig,
     check_batch,
     check_data,
+    check_ensemble,
     check_stride,
     check_training,
 )
@@ -102,6 +103,7 @@ def main(config: FinetuneConfig) -> None:
     start = open_agent(config.ckpt, config.size)
     agent = start.agent
     check_stride(data, agent.model.config.blocks)
+    check_ensemble(config.objective, agent.model.config.q_networks)
     weights = lpips_file(config, start)
     perceptual = "none" if weights is None else "lpips"
     agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)

@@ -24,6 +24,7 @@ from jowa.training.config import (
     TrainingConfig,
     check_batch,
     check_data,
+    check_ensemble,
     check_stride,
     check_training,
 )
@@ -67,6 +68,7 @@ def check(config: PretrainConfig) -> None:
     check_data(config.data)
     check_stride(config.data, config.model.blocks)
     check_training(config.training, config.objective, config.stages)
+    check_ensemble(config.objective, config.model.q_networks)
     check_batch(config.training, rank_and_ranks()[1], config.stages)
     if config.stage1.steps == config.stage2.steps == 0:
         raise UserError("Nothing to do: set stage1.steps or stage2.steps above 0.")

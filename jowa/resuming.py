@@ -56,6 +56,8 @@ def check_same(run: Path, saved: Leaves, given: Leaves) -> None:
 def saved_config(run: Path, schema: DictConfig) -> DictConfig:
     """The configuration that a run was last started with. Raises UserError when there is none that fits the schema."""
     path = newest_config(run)
+    if path is None and run.parent.name == "checkpoints" and newest_config(run.parent.parent) is not None:
+        raise UserError(f"{run} is one of a run's checkpoints: name the run's folder, resume={run.parent.parent}.")
     if path is None:
         raise UserError(f"There is no run in {run} (no {CONFIG}): give resume=<run's folder>, or begin with resume=no.")
     try:

@@ -22,6 +22,7 @@ from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.games import GAMES
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
+from jowa.training import loop
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
 from jowa.training.learner import TALLY
@@ -53,6 +54,17 @@ def test_a_broken_logger_never_stops_training(tmp_path: Path, monkeypatch: pytes
     log.close()
     assert [line["loss/td"] for line in lines_of(tmp_path)] == [1.0, 2.0]
     assert capsys.readouterr().err.count("no network") == 1
+
+
+def test_a_logger_is_closed_when_a_run_fails(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    monkeypatch.setattr(MetricsLog, "close", lambda self: closed.append(self))
+    monkeypatch.delattr(loop, "train_step")
+    with pytest.raises(NameError):
+        pretrain_run(tiny_data, tmp_path / "run")
+    assert len(closed) == 1
 
 
 def test_a_logger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

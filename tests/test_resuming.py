@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -19,10 +20,13 @@ from torch import multiprocessing
 from jowa import finetune, pretrain
 from jowa.cli import load_config
 from jowa.errors import UserError
+from jowa.files import lock_file
 from jowa.resuming import CONFIG, FREE, flatten, newest_config
-from jowa.training.checkpoint import Place, latest_checkpoint, list_checkpoints
+from jowa.training import session
+from jowa.training.checkpoint import Place, latest_checkpoint, list_checkpoints, load_optimizers
 from jowa.training.distribution import Distribution, check_agreement, distributed
-from jowa.training.run_folder import set_aside_undone
+from jowa.training.optimization import Optimizers
+from jowa.training.run_folder import prepare_run_folder, set_aside_undone
 
 ALONE = Distribution(0, 1, torch.device("cpu"))
 
@@ -93,7 +97,7 @@ def test_a_learning_rate_is_changed_by_whoever_names_the_run_and_it(run: Path, t
 
 def test_other_data_are_refused_wherever_they_are(run: Path, tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", lengths=(23, 9, 30, 12, 18))
-    with pytest.raises(UserError, match=r"made with other data: data\.path"):
+    with pytest.raises(UserError, match=rf"in {run} was made with other data: data\.path or the episodes of Breakout"):
         pretrain.main(resumed(f"resume={run}", "stage2.steps=6", f"data.path={other}"))
     assert len(list(run.glob("config*.yaml"))) == 1
 
@@ -117,6 +121,41 @@ def test_a_run_without_a_checkpoint_is_begun_by_auto_alone(tiny_data: Path, tmp_
     pretrain_run(tiny_data, out, "resume=auto", "stage1.steps=2", "stage2.steps=0")
     assert [path.name for path in list_checkpoints(out)] == ["stage1-00000002"]
     assert json.loads((out / "metrics-undone-1.jsonl").read_text())["loss/total"] == 3
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(
+    run: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    said = "is being trained by another process: wait for it to end, or choose another out"
+    with lock_file(run / ".lock"), pytest.raises(UserError, match=said):
+        pretrain.main(resumed(f"resume={run}", "stage2.steps=6"))
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    new = tmp_path / "new"
+
+    def begin_again(*arguments: object, **options: object) -> None:
+        assert (new / ".lock").is_file()
+        with pytest.raises(UserError, match=said):
+            pretrain_run(tiny_data, new, "resume=auto")
+
+    monkeypatch.setattr(session, "train_stage", begin_again)
+    pretrain_run(tiny_data, new)
+    assert [path.name for path in new.glob("config*")] == [CONFIG] and not list(new.glob(".*"))
+
+
+def test_the_lock_of_a_killed_process_is_none(run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    for out in (run, tmp_path / "new"):
+        out.mkdir(exist_ok=True)
+        (out / ".lock").touch()
+    pretrain.main(resumed(f"resume={run}", "stage2.steps=5"))
+    pretrain_run(tiny_data, tmp_path / "new", "stage1.steps=1", "stage2.steps=0")
+    assert not list(run.glob(".*")) and not list((tmp_path / "new").glob(".*"))
+
+
+def test_an_optimizers_file_that_is_missing_is_not_to_be_deleted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"optimizers\.pt is missing: put it back") as told:
+        load_optimizers(tmp_path, cast(Optimizers, None))
+    assert "delete" not in str(told.value)
 
 
 def test_finetuning_needs_neither_game_nor_checkpoint(smoke_run: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -172,6 +211,32 @@ def test_processes_that_disagree_all_say_so(tiny_data: Path, tmp_path: Path) -> 
     said = "model.q_width is 16 on rank 0 and 8 on rank 1"
     assert all(said in (tmp_path / f"{rank}.txt").read_text() for rank in range(2))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_data_are_compared_too(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gather = Distribution.gather
+
+    def other_pong(self: Distribution, value: object) -> list[object]:
+        if isinstance(value, dict) and "data fingerprints of Pong" in value:
+            return [value, value | {"data": "elsewhere", "data fingerprints of Pong": "another"}]
+        return gather(self, value)
+
+    monkeypatch.setattr(Distribution, "gather", other_pong)
+    with pytest.raises(UserError, match=r"data fingerprints of Pong is \w+ on rank 0 and another on rank 1"):
+        pretrain_run(tiny_data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_number_is_given_twice(tmp_path: Path) -> None:
+    for number in (2, 10):
+        (tmp_path / f"config-resumed-{number}.yaml").touch()
+        (tmp_path / f"metrics-undone-{number}.jsonl").touch()
+    (tmp_path / CONFIG).touch()
+    prepare_run_folder(str(tmp_path), "auto", pretrain.PretrainConfig())
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "b"}')
+    set_aside_undone(tmp_path, ["b"], None)
+    assert newest_config(tmp_path) == tmp_path / "config-resumed-11.yaml"
+    assert (tmp_path / "metrics-undone-11.jsonl").read_text() and len(list(tmp_path.iterdir())) == 8
 
 
 def test_versions_are_compared_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,67 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path / "checkpoints" / "best").name == "stage1-00000001"
 
 
+def test_half_a_checkpoint_is_put_aside_and_written_anew(tmp_path: Path) -> None:
+    learner, optimizers = learner_and_optimizers()
+    half = tmp_path / "checkpoints" / "stage1-00000001"
+    half.mkdir(parents=True)
+    (half / WEIGHTS).write_bytes(b"half")
+    with CheckpointSaver(tmp_path, {}, keep=2, distribution=ALONE) as saving:
+        saving.save_now(Place("stage1", 1), learner, optimizers)
+    assert names(tmp_path) == [half.name]
+    check_intact(half)
+    assert (half.with_name(f"{half.name}.old") / WEIGHTS).read_bytes() == b"half"
+
+
+def test_a_checkpoint_that_cannot_be_dropped_costs_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learner, optimizers = learner_and_optimizers()
+
+    def refused(*arguments: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with CheckpointSaver(tmp_path, {}, keep=1, distribution=ALONE) as saving:
+        saving.save_now(Place("stage1", 1), learner, optimizers)
+        with monkeypatch.context() as patched:
+            patched.setattr(saver, "prune", refused)
+            saving.save_now(Place("stage1", 2), learner, optimizers)
+        assert names(tmp_path) == ["stage1-00000001", "stage1-00000002"]
+        said = "jowa: old checkpoints of stage1 can't be removed (Permission denied); training goes on.\n"
+        assert capsys.readouterr().err == said
+        left_over = tmp_path / "checkpoints" / ".stage1-00000001.tmp"
+        left_over.mkdir()
+        (left_over / WEIGHTS).touch()
+        saving.save_now(Place("stage1", 3), learner, optimizers)
+    assert names(tmp_path) == ["stage1-00000003"] and capsys.readouterr().err == ""
+
+
+def test_a_best_that_could_not_be_noted_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, optimizers = learner_and_optimizers()
+    judge = Judge("loss", True)
+
+    def no_room(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with CheckpointSaver(tmp_path, {}, keep=3, distribution=ALONE) as saving:
+        with monkeypatch.context() as patched:
+            patched.setattr(saver, "write_json", no_room)
+            saving.save(Place("stage1", 1), learner, optimizers)
+            saving.judge(Place("stage1", 1), {"loss": 1.0}, judge)
+            saving.save_now(Place("stage1", 2), learner, optimizers)
+        saving.judge(Place("stage1", 2), {"loss": 2.0}, judge)
+    assert best_checkpoints(tmp_path)["stage1"].name == "stage1-00000002"
+
+
+def test_what_was_measured_otherwise_is_not_compared(tmp_path: Path) -> None:
+    learner, optimizers = learner_and_optimizers()
+    for step, value, sequences, best in ((1, 1.0, 8, 1), (2, 2.0, 8, 1), (3, 2.0, 16, 3), (4, 3.0, 16, 3)):
+        with CheckpointSaver(tmp_path, {}, keep=9, distribution=ALONE) as saving:
+            saving.save(Place("stage1", step), learner, optimizers)
+            saving.judge(Place("stage1", step), {"loss": value}, Judge("loss", True, {"sequences": sequences}))
+        assert best_checkpoints(tmp_path)["stage1"].name == f"stage1-{best:08d}"
+
+
 def test_a_run_keeps_the_best_on_held_out_data(tiny_data: Path, tmp_path: Path) -> None:
     changes = ["training.checkpoint_every=1", "training.validate_every=1", "training.keep_checkpoints=1"]
     out = pretrain_run(tiny_data, tmp_path / "run", *changes, "training.picture_every=100", "stage1.learning_rate=1")

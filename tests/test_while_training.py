@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from launch import launch
-from tiny_store import final_weights, pretrain_run
+from tiny_store import final_weights, pretrain_run, write_store
 
 from jowa.errors import UserError
 from jowa.evaluation.while_training import scores
@@ -36,6 +36,12 @@ def test_a_run_plays_and_learns_the_same(tiny_data: Path, tmp_path: Path) -> Non
     assert read_best(run)["stage1"]["metric"] == "held_out/total" == read_best(quiet)["stage2"]["metric"]
     planned = pretrain_run(tiny_data, tmp_path / "planned", *PLAY, "evaluation.planning=true")
     assert len(played(planned)) == 2 and final_weights(planned) == final_weights(quiet)
+
+
+def test_without_known_scores_the_loss_chooses_the_best(tmp_path: Path) -> None:
+    run = pretrain_run(write_store(tmp_path / "data", ("AirRaid",)), tmp_path / "run", *PLAY, "stage1.steps=1")
+    assert not played(run) and "evaluation/AirRaid/return" in (run / "metrics.jsonl").read_text()
+    assert read_best(run)["stage2"]["metric"] == "held_out/total"
 
 
 def test_three_processes_share_two_games(tiny_data: Path, tmp_path: Path) -> None:

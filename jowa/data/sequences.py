@@ -239,12 +239,22 @@ class SequenceDataset:
 
     def _not_finite(self, windows: Windows, rewards: NDArray[np.float32]) -> UserError:
         sequence, step = np.argwhere(~np.isfinite(rewards))[0]
-        game = self.games[windows.games[sequence]]
-        row = int(windows.rows[sequence, step])
-        return UserError(
-            f"{game} in {self.store.folder} has a reward that is {rewards[sequence, step]} (row {row}): check the data "
-            "with `python -m jowa.data.verify`, and record or import that part again."
-        )
+        return _bad_reward(self.store, self.games[windows.games[sequence]], int(windows.rows[sequence, step]))
+
+
+def check_rewards(store: EpisodeStore) -> None:
+    """Raises UserError naming the first row of a game whose reward isn't a finite number."""
+    for game in store.games:
+        bad = np.flatnonzero(~np.isfinite(store.column(game, "rewards")))
+        if len(bad):
+            raise _bad_reward(store, game, int(bad[0]))
+
+
+def _bad_reward(store: EpisodeStore, game: str, row: int) -> UserError:
+    return UserError(
+        f"{game} in {store.folder} has a reward that is {store.column(game, 'rewards')[row]} (row {row}): check the "
+        "data with `python -m jowa.data.verify`, and record or import that part again."
+    )
 
 
 def _episodes(

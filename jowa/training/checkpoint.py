@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jowa.errors import UserError
-from jowa.files import sync_file, sync_folder, write_json
+from jowa.files import put_aside, sync_file, sync_folder, write_json
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_weights, read_description, write_agent
 from jowa.training.learner import Learner
 from jowa.training.optimization import Optimizers
@@ -49,13 +49,13 @@ class Snapshot:
 def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
     """Write one checkpoint under a temporary name and rename it; when that fails, nothing of it is left.
 
-    One that is there already stays as it is.
+    One that is there already stays as it is; a folder of its name that is none is put aside.
     """
     parent = run / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / snapshot.place.folder_name
     temporary = _hidden(final)
-    if final.exists():
+    if (final / DESCRIPTION).is_file():
         return final
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -66,6 +66,7 @@ def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
             torch.save(snapshot.optimizers, file)
         sync_file(temporary / OPTIMIZERS)
         write_json(temporary / MANIFEST, {path.name: _identity(path) for path in sorted(temporary.iterdir())})
+        put_aside(final)
         temporary.replace(final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -79,8 +80,11 @@ def prune(run: Path, stage: str, keep: int) -> None:
     best = best_checkpoints(run).get(stage)
     for old in list_checkpoints(run, stage)[:-keep]:
         if old != best:
+            hidden = _hidden(old)
+            if hidden.exists():
+                shutil.rmtree(hidden)
             # Half deleted under its own name it would look like a checkpoint.
-            shutil.rmtree(old.replace(_hidden(old)))
+            shutil.rmtree(old.replace(hidden))
 
 
 def remove_leftovers(run: Path) -> None:
@@ -123,11 +127,12 @@ def latest_checkpoint(path: Path) -> Path:
 
 
 def read_best(run: Path) -> dict[str, dict[str, Any]]:
-    """{stage: {"step", "metric", "value"}} of the best checkpoints that are still there."""
+    """{stage: {"step", "metric", "value", "measured"}} of the best checkpoints that are still there."""
     path = run / FOLDER / BEST
     try:
         noted: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return {s: best for s, best in noted.items() if (path.parent / Place(s, best["step"]).folder_name).is_dir()}
+        there = {path.name for path in list_checkpoints(run)}
+        return {stage: best for stage, best in noted.items() if Place(stage, best["step"]).folder_name in there}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged; delete it: the next best checkpoint will be noted anew.") from error
 
@@ -184,6 +189,10 @@ def load_optimizers(checkpoint: Path, optimizers: Optimizers) -> None:
     try:
         optimizers.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # state that doesn't fit fails in many ways
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: put it back, or move {checkpoint} elsewhere to go on from the one before it."
+            ) from error
         raise UserError(f"{path} can't be read or fits other stage settings; delete {checkpoint} to go on from the one "
                         "before it.") from error
 

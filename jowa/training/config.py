@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from jowa.data.order import BALANCES
@@ -97,6 +98,10 @@ class TrainingConfig:
 
 def check_training(config: TrainingConfig, objective: ObjectiveConfig, stages: dict[str, StageConfig]) -> None:
     """Raises UserError for settings that can't work, naming the key."""
+    _finite("training", config)
+    _finite("objective", objective)
+    for name, stage in stages.items():
+        _finite(name, stage)
     _one_of("training.precision", config.precision, ("auto", "bf16", "fp32"))
     _one_of("training.logger", config.logger, ("none", "wandb", "tensorboard"))
     _one_of("objective.conservative", objective.conservative, ("cql", "combo", "none"))
@@ -109,8 +114,8 @@ def check_training(config: TrainingConfig, objective: ObjectiveConfig, stages: d
     if config.weight_decay < 0 or config.gradient_clip <= 0:
         raise UserError("training.weight_decay must not be negative and training.gradient_clip must be above 0.")
     for name, stage in stages.items():
-        if stage.steps < 0 or stage.tokenizer_frames < 0:
-            raise UserError(f"{name}.steps and {name}.tokenizer_frames must not be negative.")
+        if min(stage.steps, stage.warmup_steps, stage.tokenizer_frames) < 0:
+            raise UserError(f"{name}.steps, {name}.warmup_steps and {name}.tokenizer_frames must not be negative.")
         if stage.learning_rate <= 0 or stage.tokenizer_learning_rate <= 0:
             raise UserError(f"{name}.learning_rate and {name}.tokenizer_learning_rate must be above 0.")
         if min(stage.world_weight, stage.td_weight, stage.conservative_weight) < 0:
@@ -158,6 +163,21 @@ def check_stride(config: DataConfig, blocks: int) -> None:
             f"data.stride={config.stride} would skip steps between sequences of model.blocks={blocks} frames: set "
             f"data.stride to at most {blocks}."
         )
+
+
+def check_ensemble(objective: ObjectiveConfig, networks: int) -> None:
+    """Raises UserError for a mixture of a model that has one Q network alone."""
+    if objective.random_ensemble_mixture and networks < 2:
+        raise UserError(
+            f"objective.random_ensemble_mixture=true mixes several Q networks, and model.q_networks is {networks}: set "
+            "model.q_networks to 2 or more, or objective.random_ensemble_mixture=false."
+        )
+
+
+def _finite(name: str, part: TrainingConfig | ObjectiveConfig | StageConfig) -> None:
+    for key, value in vars(part).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name}.{key} must be a finite number, not {value}.")
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -32,14 +32,18 @@ from jowa.training.warning import reason_of, warn
 
 
 class Judge(NamedTuple):
-    """The metric by which a stage's best checkpoint is chosen."""
+    """The metric by which a stage's best checkpoint is chosen.
+
+    measured: the settings it is measured with, JSON values; values measured otherwise aren't compared.
+    """
 
     metric: str
     lower_is_better: bool
+    measured: Mapping[str, Any] | None = None
 
     def prefers(self, value: float, before: Mapping[str, Any] | None) -> bool:
         """Whether a value is better than the best before; one of another metric doesn't count."""
-        if before is None or before["metric"] != self.metric:
+        if before is None or (before["metric"], before.get("measured")) != (self.metric, self.measured):
             return math.isfinite(value)
         return value < before["value"] if self.lower_is_better else value > before["value"]
 
@@ -124,7 +128,6 @@ class CheckpointSaver:
         place = snapshot.place
         try:
             write_checkpoint(self.run, snapshot)
-            prune(self.run, place.stage, self.keep)
         except Exception as error:  # files fail in many ways, none of which may cost the run
             failure = f"the checkpoint after step {place.step} of {place.stage} can't be saved ({reason_of(error)})"
             good = list_checkpoints(self.run)
@@ -135,13 +138,24 @@ class CheckpointSaver:
                     f"resume={self.run}."
                 ) from error
             warn(f"{failure}; training goes on, {last}")
+        else:
+            self._prune(place.stage)
+
+    def _prune(self, stage: str) -> None:
+        try:
+            prune(self.run, stage, self.keep)
+        except (OSError, UserError) as error:
+            warn(f"old checkpoints of {stage} can't be removed ({reason_of(error)}); training goes on")
 
     def _mark(self, place: Place, value: float, judge: Judge) -> None:
         try:
-            is_there = (self.run / FOLDER / place.folder_name).is_dir()
+            is_there = self.run / FOLDER / place.folder_name in list_checkpoints(self.run, place.stage)
             if is_there and judge.prefers(value, self._best.get(place.stage)):
-                self._best[place.stage] = {"step": place.step, "metric": judge.metric, "value": value}
-                write_json(self.run / FOLDER / BEST, self._best)
-                prune(self.run, place.stage, self.keep)
+                best = {"step": place.step, "metric": judge.metric, "value": value, "measured": judge.measured}
+                noted = self._best | {place.stage: best}
+                write_json(self.run / FOLDER / BEST, noted)
+                # Not before it is written: else a later one that is worse would never be.
+                self._best = noted
+                self._prune(place.stage)
         except (OSError, UserError) as error:
             warn(f"the best checkpoint can't be noted ({reason_of(error)})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,16 @@ from torch import Tensor
 import jowa
 from jowa.data.order import check_batch_size
 from jowa.data.selection import Selection
-from jowa.data.sequences import SequenceDataset
+from jowa.data.sequences import SequenceDataset, check_rewards
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.files import full_disk
-from jowa.games import GAMES, legal_mask
+from jowa.games import GAMES, legal_mask, reference
 from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
-from jowa.resuming import flatten
+from jowa.resuming import first_difference, flatten
 from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution, check_agreement
@@ -31,7 +32,7 @@ from jowa.training.learner import Learner
 from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
 from jowa.training.pictures import picture_hook
-from jowa.training.run_folder import prepare_run_folder, set_aside_undone
+from jowa.training.run_folder import alone_in, prepare_run_folder, set_aside_undone
 from jowa.training.saver import Judge
 from jowa.training.stage_data import open_selection, sequences, stage_data
 from jowa.training.validation import HELD_OUT, validation_hook
@@ -62,10 +63,24 @@ class Settings:
 def run_stages(
     settings: Settings, tokenizer: Tokenizer, model: WorldActionModel, store: EpisodeStore, distribution: Distribution
 ) -> Path:
-    """Train through all stages, from the newest checkpoint when resuming; returns the run's folder."""
+    """Train through all stages, from the newest checkpoint when resuming; returns the run's folder.
+
+    Raises UserError when another process trains the run in that folder, before anything there is touched.
+    """
     check_agreement(distribution, flatten(asdict(settings.config)))
-    training, length = settings.training, model.config.blocks
     folder = Path(settings.out)
+    with ExitStack() as held:
+        distribution.on_main(lambda: held.enter_context(alone_in(folder)))
+        train_stages(settings, tokenizer, model, store, distribution)
+        distribution.barrier()
+    return folder
+
+
+def train_stages(
+    settings: Settings, tokenizer: Tokenizer, model: WorldActionModel, store: EpisodeStore, distribution: Distribution
+) -> None:
+    """What `run_stages` does while rank 0 holds the run's folder."""
+    training, length, folder = settings.training, model.config.blocks, Path(settings.out)
     trains_tokenizer = any(stage.trains_tokenizer and stage.steps > 0 for stage in settings.stages.values())
     learner = make_learner(tokenizer, model, settings.objective, store, distribution, trains_tokenizer)
     resume_from = distribution.from_main(lambda: checkpoint_to_resume(folder, settings.resume))
@@ -73,15 +88,20 @@ def run_stages(
     stages = remaining(settings.stages, place, folder)
     selection = open_selection(store, settings.data)
     facts = run_facts(settings.data, store, selection)
+    # Where the data are may differ, what they are and where training goes on may not.
+    check_agreement(distribution, {"the place to go on from": place, **_by_game(facts)})
     if resume_from is not None:
         check_same_data(resume_from, facts)
+    check_rewards(store)
     check_logger(training.logger)
     check_batch_size(training.batch_size, len(sequences(store, settings.data, length, "training", selection).order(0)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
     distribution.on_main(lambda: set_aside_undone(folder, list(settings.stages), place))
-    log = MetricsLog(folder, training.logger, active=distribution.is_main)
-    run = Run(folder, settings.seed, training, distribution, log, facts)
-    with full_disk(folder, f"go on with resume={folder}"):
+    with (
+        full_disk(folder, f"go on with resume={folder}"),
+        closing(MetricsLog(folder, training.logger, active=distribution.is_main)) as log,
+    ):
+        run = Run(folder, settings.seed, training, distribution, log, facts)
         for name, stage in stages:
             here = place is not None and place.stage == name
             data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
@@ -92,9 +112,6 @@ def run_stages(
                 resume_from=resume_from if here else None,
                 first_step=place.step if here and place is not None else 0,
             )  # fmt: skip
-    log.close()
-    distribution.barrier()
-    return folder
 
 
 def hooks_and_judge(
@@ -105,7 +122,8 @@ def hooks_and_judge(
     pictured: SequenceDataset,
     distribution: Distribution,
 ) -> tuple[list[Regularly], Judge]:
-    """What looks at a stage regularly, and what its best checkpoint is: by playing if it plays, else by its loss.
+    """What looks at a stage regularly, and what its best checkpoint is: by its score if it plays games of known scores,
+    else by its loss.
 
     held_out, pictured: the held-out sequences as the stage reads them, and with frames.
     """
@@ -114,9 +132,14 @@ def hooks_and_judge(
     picture = picture_hook(learner, pictured, folder, distribution)
     hooks = [] if validation is None else [Regularly(validation, training.validate_every)]
     hooks += [] if picture is None else [Regularly(picture, training.picture_every)]
+    by_loss = Judge(HELD_OUT, True, {"validation_sequences": training.validation_sequences})
     if settings.evaluate is None or not stage.trains_q:
-        return hooks, Judge(HELD_OUT, lower_is_better=True)
-    return [*hooks, settings.evaluate(learner, distribution)], Judge(SCORE, lower_is_better=False)
+        return hooks, by_loss
+    # Without a game of known scores there is no score to compare.
+    known = [game for game in held_out.games if None not in (reference(game).random, reference(game).human)]
+    played = {key: value for key, value in asdict(settings.config.evaluation).items() if key != "every"}
+    judge = Judge(SCORE, False, played) if known else by_loss
+    return [*hooks, settings.evaluate(learner, distribution)], judge
 
 
 def checkpoint_to_resume(run: Path, resume: str) -> Path | None:
@@ -147,16 +170,25 @@ def run_facts(data: DataConfig, store: EpisodeStore, selection: Selection | None
     }
 
 
+def _by_game(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """{"data fingerprints of Pong": …, "stride": 4, …}: what must be the same on every process."""
+    leaves = flatten({name: value for name, value in facts.items() if name != "data"})
+    return {key.replace("_", " ").replace(".", " of "): value for key, value in leaves.items()}
+
+
 def check_same_data(checkpoint: Path, facts: Mapping[str, Any]) -> None:
     """Raises UserError when a run would go on with other data than it began with: it couldn't repeat itself."""
-    before = read_description(checkpoint)
+    before, run = read_description(checkpoint), checkpoint.parent.parent
     for name in ("games", "data_fingerprints", "selection", "holdout", "stride", "pad", "balance"):
-        if before.get(name) != facts[name]:
-            key = "path" if name == "data_fingerprints" else name
-            raise UserError(
-                f"The run in out was made with other data: data.{key} or the episodes there have changed; "
-                "restore them to resume, or start a new run in another out."
-            )
+        theirs, ours = before.get(name), facts[name]
+        if theirs == ours:
+            continue
+        key = "path" if name == "data_fingerprints" else name
+        game = first_difference(ours, theirs) if isinstance(theirs, dict) and isinstance(ours, dict) else None
+        raise UserError(
+            f"The run in {run} was made with other data: data.{key} or the episodes{f' of {game}' if game else ''} "
+            "there have changed; restore them to resume, or start a new run in another out."
+        )
 
 
 def remaining(stages: Mapping[str, StageConfig], place: Place | None, run: Path) -> list[tuple[str, StageConfig]]:
