@@ -19,7 +19,7 @@ from jowa import pretrain
 from jowa.cli import load_config, run
 from jowa.errors import Interrupted
 from jowa.training import interruption, loop
-from jowa.training.checkpoint import latest_checkpoint, list_checkpoints
+from jowa.training.checkpoint import latest_checkpoint, list_checkpoints, read_best
 from jowa.training.interruption import Interruption
 
 # Every step draws random numbers and leaves a line; the target copy, warm-up and the best checkpoint have their steps.
@@ -34,6 +34,11 @@ EVERY = 4
 def losses(run: Path) -> list[tuple[str, int, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [(line["stage"], line["step"], line["loss/total"]) for line in lines if "loss/total" in line]
+
+
+def held_out(run: Path) -> list[tuple[str, int, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["stage"], line["step"], line["held_out/total"]) for line in lines if "held_out/total" in line]
 
 
 def last_step(run: Path) -> tuple[str, int]:
@@ -145,6 +150,8 @@ def test_every_step_may_be_the_last(
     assert list_checkpoints(out)[-1].name == f"{stage}-{step + 1:08d}"
     pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", [f"resume={out}"]))
     assert final_weights(out) == final_weights(short) and losses(out) == losses(short)
+    # What would have looked at the run after that step does so when it goes on.
+    assert held_out(out) == held_out(short) and read_best(out) == read_best(short)
 
 
 @pytest.mark.parametrize(("step", "stage"), [(2, "stage1"), (4, "stage1"), (4, "stage2")])

@@ -62,12 +62,14 @@ def train_stage(
     judge: Judge,
     resume_from: Path | None = None,
     first_step: int = 0,
+    look_first: bool = False,
 ) -> None:
     """Run one stage from `first_step` to its end.
 
     It leaves a checkpoint at the end, every checkpoint_every steps and wherever a hook looks at the run.
 
     Step s draws its data and random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
+    look_first: call the hooks due at `first_step`, which a signal had left out.
 
     Raises:
         UserError: a loss or a gradient isn't finite; the weights are as they were before.
@@ -77,7 +79,7 @@ def train_stage(
     config, distribution = run.config, run.distribution
     wrapped, optimizers = prepare(run, stage, learner, resume_from)
     steps = range(first_step, stage.steps)
-    if distribution.ranks > 1:
+    if distribution.ranks > 1 and steps:
         settle_buckets(run, name, stage, wrapped, data, steps[:1])
     guard = FiniteGuard(distribution)
     meter = Meter(distribution, workload(learner.model, stage, config.batch_size, distribution.device))
@@ -87,6 +89,10 @@ def train_stage(
         Prefetch(parts_of_steps(data, steps, name, stage, config, run.seed, distribution)) as prefetched,
         Progress(name, first_step, stage.steps, distribution.is_main) as progress,
     ):
+        if look_first:
+            place = Place(name, first_step)
+            due = due_hooks(hooks, first_step, stage.steps)
+            saver.judge(place, call_hooks(run, place, due, learner, meter), judge)
         for step in steps:
             interruption.begin_step()
             with meter.waiting():
@@ -97,7 +103,7 @@ def train_stage(
                 learner.model.synchronise_target()
             stopped_by = interruption.end_step()
             logs, saves = (last or place.step % every == 0 for every in (config.log_every, config.checkpoint_every))
-            due = [hook for hook, every in hooks if last or place.step % every == 0]
+            due = due_hooks(hooks, place.step, stage.steps)
             # Reading the device's verdict costs a wait, on a CPU nothing.
             if logs or saves or due or stopped_by or distribution.device.type == "cpu":
                 stop_unless_finite(run, name, guard.failure(), data)
@@ -132,6 +138,11 @@ def prepare(
     else:
         learner.model.synchronise_target()
     return run.distribution.wrap(learner), optimizers
+
+
+def due_hooks(hooks: Sequence[Regularly], done: int, steps: int) -> list[Hook]:
+    """Those to be called after `done` of a stage's steps."""
+    return [hook for hook, every in hooks if done == steps or done % every == 0]
 
 
 def call_hooks(run: Run, place: Place, hooks: Sequence[Hook], learner: Learner, meter: Meter) -> dict[str, float]:

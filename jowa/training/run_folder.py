@@ -76,6 +76,14 @@ def numbered(folder: Path, stem: str, suffix: str) -> Path:
     return folder / f"{stem}-{max((int(number) for number in numbers if number.isdigit()), default=0) + 1}{suffix}"
 
 
+def looked_at(run: Path, place: Place) -> bool:
+    """Whether what looks at a run has done so at this place: metrics there are of more than the training step."""
+    path = run / METRICS
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+    here = [line for line in lines if (line["stage"], line["step"]) == (place.stage, place.step)]
+    return any("loss/total" not in line for line in here)
+
+
 def _is_done(line: bytes, stages: Sequence[str], place: Place | None) -> bool:
     try:
         values = json.loads(line)

@@ -32,7 +32,7 @@ from jowa.training.learner import Learner
 from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
 from jowa.training.pictures import picture_hook
-from jowa.training.run_folder import alone_in, prepare_run_folder, set_aside_undone
+from jowa.training.run_folder import alone_in, looked_at, prepare_run_folder, set_aside_undone
 from jowa.training.saver import Judge
 from jowa.training.stage_data import open_selection, sequences, stage_data
 from jowa.training.validation import HELD_OUT, validation_hook
@@ -85,7 +85,8 @@ def train_stages(
     learner = make_learner(tokenizer, model, settings.objective, store, distribution, trains_tokenizer)
     resume_from = distribution.from_main(lambda: checkpoint_to_resume(folder, settings.resume))
     place = restore(resume_from, learner) if resume_from is not None else None
-    stages = remaining(settings.stages, place, folder)
+    missed = distribution.from_main(lambda: place is not None and not looked_at(folder, place))
+    stages = remaining(settings.stages, place, folder, missed)
     selection = open_selection(store, settings.data)
     facts = run_facts(settings.data, store, selection)
     # Where the data are may differ, what they are and where training goes on may not.
@@ -111,6 +112,7 @@ def train_stages(
                 *hooks_and_judge(settings, stage, learner, held_out, pictured, distribution),
                 resume_from=resume_from if here else None,
                 first_step=place.step if here and place is not None else 0,
+                look_first=here and missed,
             )  # fmt: skip
 
 
@@ -191,8 +193,10 @@ def check_same_data(checkpoint: Path, facts: Mapping[str, Any]) -> None:
         )
 
 
-def remaining(stages: Mapping[str, StageConfig], place: Place | None, run: Path) -> list[tuple[str, StageConfig]]:
-    """The stages that still have steps to take.
+def remaining(
+    stages: Mapping[str, StageConfig], place: Place | None, run: Path, missed: bool
+) -> list[tuple[str, StageConfig]]:
+    """The stages that still have steps to take, and one at its end that nothing has looked at there (`missed`).
 
     Raises UserError when the place is in none of them, or they ask for other steps than those already done.
     """
@@ -210,7 +214,7 @@ def remaining(stages: Mapping[str, StageConfig], place: Place | None, run: Path)
                 f"{name} can't have {stages[name].steps} steps: set its steps to {done[0]}"
                 + (" or more." if name == place.stage else ".")
             )
-    if place.step == stages[place.stage].steps:
+    if place.step == stages[place.stage].steps and not missed:
         first += 1
     return [(name, stages[name]) for name in names[first:] if stages[name].steps > 0]
 
