@@ -69,7 +69,7 @@ def test_what_fixes_the_result_cannot_be_changed(run: Path) -> None:
     for change, said in (
         ("model=40M", "model.name=nano, not 40M"),
         ("model.q_networks=2", "model.q_networks=1, not 2"),
-        ("+exp=demo", "model.layers=1, not 2"),
+        ("+exp=demo", "seed=0, not 1"),
         ("training.batch_size=8", "training.batch_size=4, not 8"),
         ("stage2.td_weight=0.5", "stage2.td_weight=1.0, not 0.5"),
         ("data.games=[Pong]", r"data.games=\[\], not \['Pong'\]"),
