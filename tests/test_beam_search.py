@@ -78,7 +78,7 @@ def reference_beam(mdp: ToyMDP, n: int, state: int, actions: list[int], search: 
                     child["first"] = action
                 if not node["ended"]:
                     child["return"] += search.gamma**step * mdp.reward[n, node["state"], action].item()
-                    child["ended"] = search.respect_termination and bool(mdp.end[n, node["state"], action])
+                    child["ended"] = search.use_termination and bool(mdp.end[n, node["state"], action])
                 child["score"] = child["return"]
                 if not child["ended"]:
                     leaf = max(mdp.q[n, child["state"], a].item() for a in actions)
@@ -158,7 +158,7 @@ def test_termination_changes_the_choice_only_when_respected() -> None:
     legal = torch.arange(ACTIONS)[None] < 2
     context = toy_context(torch.tensor([0]))
     published, sound = (
-        BeamSearch(2, 1, respect_termination=stop).plan(ToyDream(mdp), context, legal) for stop in (False, True)
+        BeamSearch(2, 1, use_termination=stop).plan(ToyDream(mdp), context, legal) for stop in (False, True)
     )
     assert published.actions.tolist() == [0]
     assert sound.actions.tolist() == [1]
@@ -255,9 +255,9 @@ def test_possible_settings_make_their_planner() -> None:
     for config in (PlannerConfig(), PlannerConfig(horizon=7, context=1), PlannerConfig("greedy", context=8)):
         check_planner(config, blocks=8)
     assert isinstance(make_planner(PlannerConfig("greedy")), Greedy)
-    search = make_planner(PlannerConfig("beam", 4, 3, gamma=0.9, respect_termination=False))
+    search = make_planner(PlannerConfig("beam", 4, 3, gamma=0.9, use_termination=False))
     assert isinstance(search, BeamSearch)
-    assert (search.width, search.horizon, search.gamma, search.respect_termination) == (4, 3, 0.9, False)
+    assert (search.width, search.horizon, search.gamma, search.use_termination) == (4, 3, 0.9, False)
 
 
 @given(seed=seeds, horizon=st.integers(1, 3))

@@ -196,7 +196,7 @@ def test_beam_search(model: tuple[str, WorldActionModel], batch: dict[str, torch
     for array, game, frames, (settings,) in cases:
         width, horizon = (int(number) for number in settings.removeprefix("K").split("H"))
         context, _ = context_of(batch, game, frames)
-        planner = BeamSearch(width, horizon, gamma=0.99, respect_termination=False)
+        planner = BeamSearch(width, horizon, gamma=0.99, use_termination=False)
         plan = planner.plan(TreeDream(net), context, legal(context.tasks))
         assert plan.actions.tolist() == GOLDEN[array].tolist(), array
 
@@ -207,7 +207,7 @@ def test_mcts(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tensor
     cases = imagination_cases(name, "mcts")
     assert len(cases) == 9 or name != "40M_c51"
     # The vectors' horizon 4 counts the root: three imagined steps.
-    planner = MonteCarloTreeSearch(12, 3, temperature=0.9, gamma=0.99, choice="value", respect_termination=False)
+    planner = MonteCarloTreeSearch(12, 3, temperature=0.9, gamma=0.99, choice="value", use_termination=False)
     for array, game, frames, _ in cases:
         context, _ = context_of(batch, game, frames)
         plan = planner.plan(TreeDream(net), context, legal(context.tasks))
@@ -219,8 +219,8 @@ def test_the_same_decisions_in_one_batch(model: tuple[str, WorldActionModel], ba
     """Contexts of different games and lengths side by side."""
     name, net = model
     found = [case for case in imagination_cases(name, "beam") if case[3] == ["K2H2"]]
-    planners: dict[str, Planner] = {"beam": BeamSearch(2, 2, gamma=0.99, respect_termination=False)}
-    planners["mcts"] = MonteCarloTreeSearch(12, 3, choice="value", respect_termination=False)
+    planners: dict[str, Planner] = {"beam": BeamSearch(2, 2, gamma=0.99, use_termination=False)}
+    planners["mcts"] = MonteCarloTreeSearch(12, 3, choice="value", use_termination=False)
     for kind, planner in planners.items():
         cases = found if kind == "beam" else imagination_cases(name, kind)
         if not cases:

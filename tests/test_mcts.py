@@ -97,7 +97,7 @@ class PlainSearch:
         child.id = len(self.asked)
         child.state = int(self.mdp.following[place])
         child.reward = self.mdp.reward[place].item()
-        child.ended = self.search.respect_termination and bool(self.mdp.end[place])
+        child.ended = self.search.use_termination and bool(self.mdp.end[place])
         if child.ended:
             return 0.0
         self.give_children(child)
@@ -167,7 +167,7 @@ def test_the_search_is_the_plain_one_ties_included(
 @given(seed=seeds, simulations=st.integers(1, 20), horizon=st.integers(1, 3), choice=choices, stop=st.booleans())
 def test_many_at_once_is_one_by_one(seed: int, simulations: int, horizon: int, choice: str, stop: bool) -> None:
     mdp, states, legal = random_problem(seed, 6, 18, grid=0.5)
-    search = MonteCarloTreeSearch(simulations, horizon, choice=choice, respect_termination=stop)
+    search = MonteCarloTreeSearch(simulations, horizon, choice=choice, use_termination=stop)
     together = search.plan(ToyDream(mdp), toy_context(states), legal)
     for n in range(6):
         alone = search.plan(ToyDream(mdp.one(n)), toy_context(states[n : n + 1]), legal[n : n + 1])
@@ -226,7 +226,7 @@ def test_an_end_changes_the_choice_only_when_respected() -> None:
     problem = toy_context(torch.tensor([0])), torch.arange(ACTIONS)[None] < 2
     for choice in CHOICES:
         published, sound = (
-            MonteCarloTreeSearch(12, 2, choice=choice, respect_termination=stop).plan(ToyDream(mdp), *problem)
+            MonteCarloTreeSearch(12, 2, choice=choice, use_termination=stop).plan(ToyDream(mdp), *problem)
             for stop in (False, True)
         )
         assert published.actions.tolist() == [0]
@@ -249,7 +249,7 @@ def test_nothing_is_imagined_after_an_end() -> None:
 def test_a_sound_choice_was_tried_and_is_legal(seed: int, simulations: int, choice: str, stop: bool) -> None:
     mdp, states, legal = random_problem(seed, 5, 18, grid=0.5)
     dream = Diary(mdp)
-    search = MonteCarloTreeSearch(simulations, 3, choice=choice, respect_termination=stop)
+    search = MonteCarloTreeSearch(simulations, 3, choice=choice, use_termination=stop)
     plan = search.plan(dream, toy_context(states), legal)
     for n in range(5):
         tried = {action[n].item() for parent, action in dream.asked if parent[n] == 0}
@@ -338,7 +338,7 @@ def test_searching_a_model_for_many_at_once_is_one_by_one(seed: int, choice: str
     lengths = [2, 5, 1, 4]
     context = random_context(seed, lengths, [(7 * seed + 11 * n) % 60 for n in range(4)])
     legal = random_legal(seed, 4, 6)
-    search = MonteCarloTreeSearch(10, 3, choice=choice, respect_termination=seed % 2 == 0)
+    search = MonteCarloTreeSearch(10, 3, choice=choice, use_termination=seed % 2 == 0)
     dream = TreeDream(MODEL)
     together = search.plan(dream, context, legal)
     frames = dream.codes(together.ids)
@@ -389,4 +389,4 @@ def test_the_preset_and_its_settings_make_the_search() -> None:
     search = make_planner(PlannerConfig("mcts", 2, 3, 5, 0.9, False, 0.0, 12, 0.5, "visits"))
     assert isinstance(search, MonteCarloTreeSearch)
     assert (search.simulations, search.horizon, search.temperature, search.gamma) == (12, 3, 0.5, 0.9)
-    assert (search.choice, search.respect_termination) == ("visits", False)
+    assert (search.choice, search.use_termination) == ("visits", False)

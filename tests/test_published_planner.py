@@ -38,7 +38,7 @@ def test_every_game_of_every_size_has_its_settings() -> None:
         assert set(official_evaluation(size)) == set(PRETRAINING_GAMES)
         for game, published in official_evaluation(size).items():
             settings = planner().for_game(MODELS[size], game)
-            assert (settings.name, settings.respect_termination, settings.gamma) == ("beam", False, 0.99)
+            assert (settings.name, settings.use_termination, settings.gamma) == ("beam", False, 0.99)
             assert (settings.context, settings.width, settings.horizon) == (
                 published.context, published.width, published.horizon
             )  # fmt: skip
@@ -47,8 +47,8 @@ def test_every_game_of_every_size_has_its_settings() -> None:
 
 
 def test_what_is_set_goes_for_all_games() -> None:
-    settings = planner("planner.width=7", "planner.respect_termination=true").for_game(MODELS["150M"], "Seaquest")
-    assert (settings.context, settings.width, settings.horizon, settings.respect_termination) == (6, 7, 2, True)
+    settings = planner("planner.width=7", "planner.use_termination=true").for_game(MODELS["150M"], "Seaquest")
+    assert (settings.context, settings.width, settings.horizon, settings.use_termination) == (6, 7, 2, True)
     with pytest.raises(UserError, match=r"planner\.horizon=3 exceed the 8 frames"):
         planner("planner.horizon=3").for_game(MODELS["150M"], "Seaquest")
 
@@ -113,10 +113,10 @@ def test_an_evaluation_plays_each_game_with_its_own_settings(
         GAMES[0]: {"context": 1, "width": 3, "horizon": 1}, GAMES[1]: {"context": 4, "width": 2, "horizon": 2}
     }  # fmt: skip
     assert modes["no planning"]["planner"]["games"] == {GAMES[0]: {"context": 1}, GAMES[1]: {"context": 4}}
-    assert modes["planning"]["planner"]["respect_termination"] is False
+    assert modes["planning"]["planner"]["use_termination"] is False
     for game, own in official.items():
         alone = played(
-            f"games=[{game}]", "modes=[planning]", "planner.respect_termination=false", f"planner.width={own.width}",
+            f"games=[{game}]", "modes=[planning]", "planner.use_termination=false", f"planner.width={own.width}",
             f"planner.horizon={own.horizon}", f"planner.context={own.context}",
         )  # fmt: skip
         assert alone["modes"][0]["episodes"] == [one for one in modes["planning"]["episodes"] if one["game"] == game]

@@ -57,7 +57,7 @@ class BeamSearch:
     t steps a future is worth sum over i < t of gamma^i r_i, plus gamma^t times the highest legal Q at its leaf; the
     best `width` are kept, the earlier of equal ones (order: kept node, then rank of the action by Q).
 
-    With `respect_termination` a future that is predicted to end is worth its rewards so far: nothing is added for the
+    With `use_termination` a future that is predicted to end is worth its rewards so far: nothing is added for the
     leaf or for later steps, and it stays in the beam as one row. Without, predicted ends are ignored, as the paper's
     authors do. Horizon 0 is greedy play.
 
@@ -65,14 +65,14 @@ class BeamSearch:
     a model that can't tell actions apart then leaves the choice to Q. The paper has none (0).
     """
 
-    def __init__(self, width: int, horizon: int, gamma: float = 0.99, respect_termination: bool = True,
+    def __init__(self, width: int, horizon: int, gamma: float = 0.99, use_termination: bool = True,
                  tie_tolerance: float = 0.0) -> None:  # fmt: skip
         if width < 1 or horizon < 0:
             raise ValueError(f"width must be at least 1 and horizon at least 0, not {width} and {horizon}")
         self.width = width
         self.horizon = horizon
         self.gamma = gamma
-        self.respect_termination = respect_termination
+        self.use_termination = use_termination
         self.tie_tolerance = tie_tolerance
 
     @torch.inference_mode()
@@ -104,7 +104,7 @@ class BeamSearch:
         nodes = dream.expand(spread(beam.nodes.ids), actions.flatten(1))
         alive = spread(beam.alive)
         returns = spread(beam.returns) + self.gamma**step * alive * nodes.reward
-        if self.respect_termination:
+        if self.use_termination:
             alive = alive * nodes.continuation
         leaf_value = legal_q(nodes.q, legal).amax(dim=-1)
         scores = returns + self.gamma ** (step + 1) * alive * leaf_value

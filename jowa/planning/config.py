@@ -27,7 +27,7 @@ class PlannerConfig:
         horizon: beam, mcts: agent steps looked ahead; 0 is greedy play (beam only).
         context: all: real frames the model is given, the present one included; fewer at an episode's start.
         gamma: beam, mcts: discount an agent step.
-        respect_termination: beam, mcts: no value after a predicted end; false is the published behaviour.
+        use_termination: beam, mcts: no value after a predicted end; false is the published behaviour.
         tie_tolerance: beam: futures this close to the best (points of discounted return) count as equal to it, and Q
             decides.
         simulations: mcts: steps imagined a decision. A beam imagines at most width + (horizon - 1) * width ** 2.
@@ -40,7 +40,7 @@ class PlannerConfig:
     horizon: int = 2
     context: int = 6
     gamma: float = 0.99
-    respect_termination: bool = True
+    use_termination: bool = True
     tie_tolerance: float = 0.0
     simulations: int = 6
     temperature: float = 0.9
@@ -163,6 +163,6 @@ def make_planner(config: PlannerConfig) -> Planner:
             config.temperature,
             config.gamma,
             config.choice,
-            config.respect_termination,
+            config.use_termination,
         )
-    return BeamSearch(config.width, config.horizon, config.gamma, config.respect_termination, config.tie_tolerance)
+    return BeamSearch(config.width, config.horizon, config.gamma, config.use_termination, config.tie_tolerance)

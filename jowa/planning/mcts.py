@@ -117,7 +117,7 @@ class MonteCarloTreeSearch:
     Priors are the softmax of legal expected Q over `temperature`. The horizon is imagined steps, as in the other
     planners; the paper's authors count the root too, so that their horizon H is H - 1 here.
 
-    With `respect_termination` a node that is predicted to end the episode is worth 0 and nothing is imagined after it.
+    With `use_termination` a node that is predicted to end the episode is worth 0 and nothing is imagined after it.
     Without, predicted ends are ignored, as the paper's authors do.
 
     `choice` says which first action is played, the lowest of equal ones:
@@ -129,7 +129,7 @@ class MonteCarloTreeSearch:
     """
 
     def __init__(self, simulations: int, horizon: int, temperature: float = 0.9, gamma: float = 0.99,
-                 choice: str = "return", respect_termination: bool = True) -> None:  # fmt: skip
+                 choice: str = "return", use_termination: bool = True) -> None:  # fmt: skip
         if simulations < 1 or horizon < 1:
             raise ValueError(f"simulations and horizon must be at least 1, not {simulations} and {horizon}")
         if temperature <= 0:
@@ -141,7 +141,7 @@ class MonteCarloTreeSearch:
         self.temperature = temperature
         self.gamma = gamma
         self.choice = choice
-        self.respect_termination = respect_termination
+        self.use_termination = use_termination
 
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
@@ -191,7 +191,7 @@ class MonteCarloTreeSearch:
         parent = trees.ids[trees.row, step.node]
         nodes = dream.expand(parent[:, None], step.action[:, None])
         reward, continuation = (part[:, 0].to(nodes.q.dtype) for part in (nodes.reward, nodes.continuation))
-        if not self.respect_termination:
+        if not self.use_termination:
             continuation = torch.ones_like(continuation)
         trees.ids[:, new] = nodes.ids[:, 0]
         trees.prior[:, new] = self._prior(nodes, legal)
