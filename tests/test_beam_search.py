@@ -17,7 +17,6 @@ from jowa.errors import UserError
 from jowa.models.world_action_model import ModelConfig
 from jowa.planning.beam_search import Beam, BeamSearch
 from jowa.planning.config import PlannerConfig, check_planner, make_planner
-from jowa.planning.dream import Nodes
 from jowa.planning.greedy import Greedy
 from jowa.planning.planner import Plan
 
@@ -66,14 +65,15 @@ def test_a_beam_that_prunes_nothing_is_brute_force(seed: int, horizon: int, stop
 
 def reference_beam(mdp: ToyMDP, n: int, state: int, actions: list[int], search: BeamSearch) -> list[dict]:
     """Beam search for one environment, written for reading."""
-    beam = [{"state": state, "return": 0.0, "ended": False, "first": None, "score": 0.0}]
+    beam = [{"state": state, "return": 0.0, "ended": False, "first": None, "score": 0.0, "path": []}]
     for step in range(search.horizon):
         children = []
         for node in beam:
             q = mdp.q[n, node["state"]].tolist()
             ranked = sorted(actions, key=lambda a: -q[a])[: search.width]
             for action in ranked[:1] if node["ended"] else ranked:
-                child = dict(node, state=mdp.following[n, node["state"], action].item())
+                reached = mdp.following[n, node["state"], action].item()
+                child = dict(node, state=reached, path=[*node["path"], reached])
                 if step == 0:
                     child["first"] = action
                 if not node["ended"]:
@@ -111,8 +111,7 @@ def test_a_narrow_beam_is_the_reference_ties_included(
         assert plan.actions[n].item() == beam[0]["first"]
         assert plan.scores[n, : len(beam)].tolist() == [node["score"] for node in beam]
         assert plan.first_actions[n, : len(beam)].tolist() == [node["first"] for node in beam]
-        leaves = dream.states[n, plan.ids[n, : len(beam)]]
-        assert leaves.tolist() == [node["state"] for node in beam]
+        assert plan.frames[n, : len(beam), :, 0].tolist() == [node["path"] for node in beam]
         assert (plan.scores[n, len(beam) :] == -torch.inf).all()
 
 
@@ -274,9 +273,8 @@ def test_within_the_tolerance_q_decides(seed: int, horizon: int) -> None:
 
 def test_only_the_best_future_spreads_its_tolerance() -> None:
     scores = torch.tensor([[1.0, 1.45, 1.5, 0.96, float("-inf")]])
-    ids = torch.arange(5)[None]
-    nodes = Nodes(ids, scores, scores, torch.zeros(1, 5, 2))
-    beam = Beam(nodes, scores, scores, scores, ids)
+    ids, steps = torch.arange(5)[None], torch.zeros(1, 5, 1)
+    beam = Beam(ids[:, :, None], torch.zeros(1, 5, 2), scores, scores, scores, ids, steps, steps)
     assert beam.best(4, 0.1).first_actions.tolist() == [[1, 2, 0, 3]]
     assert beam.best(4, 0.0).first_actions.tolist() == [[2, 1, 0, 3]]
     assert beam.best(2, 0.1).scores.tolist() == [[scores[0, 1].item(), 1.5]]

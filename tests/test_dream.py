@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -59,10 +61,10 @@ def one(context: Context, n: int) -> Context:
 class Recorded:
     """A tree dream that remembers every node and the path of actions that leads to it, per environment."""
 
-    def __init__(self, context: Context, model: WorldActionModel = MODEL) -> None:
+    def __init__(self, context: Context, model: WorldActionModel = MODEL, room: int = 9, depth: int = 0) -> None:
         self.context, self.model = context, model
         self.dream = TreeDream(model)
-        self.nodes = self.dream.reset(context)
+        self.nodes = self.dream.reset(context, room, depth)
         self.paths: list[list[list[int]]] = [[[]] for _ in context.lengths]
         self.parents: list[list[int]] = [[-1] for _ in context.lengths]
 
@@ -154,6 +156,41 @@ def test_a_refused_path_leaves_the_trees_as_they_were() -> None:
     check_against_full_sequence(tree, 1, 0)
 
 
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_what_is_kept_stays_what_it_was(kept: int) -> None:
+    """Three rounds, between them all but a few leaves are let go: the rest are still a full recompute."""
+    context = random_context(5, [2, 4, 1], [3, 17, 59], 9)
+    room = 4 + 2 * kept
+    tree = Recorded(context, make_model(9), room)
+    random = torch.Generator().manual_seed(kept)
+    leaves = torch.zeros(3, 1, dtype=torch.int64)
+    for step in range(3):
+        tree.expand(leaves.repeat(1, 4)[:, :4], torch.randint(18, (3, 4), generator=random))
+        new = tree.nodes.ids.shape[1] - 4 + torch.rand(3, 4, generator=random).argsort(dim=1)
+        leaves = new[:, :kept]
+        if step < 2:
+            tree.dream.keep(leaves)
+    for n in range(3):
+        for node in range(tree.nodes.ids.shape[1]):
+            check_against_full_sequence(tree, n, node)
+    taken = 4 + 2 * kept
+    with pytest.raises(ValueError, match=f"room for {room} .* {taken} are taken"):
+        tree.expand(leaves, leaves)
+
+
+@pytest.mark.parametrize(("width", "horizon"), [(1, 1), (1, 4), (2, 2), (3, 3), (4, 4), (20, 2)])
+def test_a_beam_asks_for_as_much_room_as_it_takes(width: int, horizon: int) -> None:
+    class Stingy(TreeDream):
+        def reset(self, context: Context, room: int = 0, depth: int | None = None) -> Nodes:
+            return super().reset(context, room - less, depth)
+
+    search, dream = BeamSearch(width, horizon), Stingy(make_model(4))
+    for less in (0, 1):
+        expected = nullcontext() if less == 0 else pytest.raises(ValueError, match="more room")
+        with expected:
+            search.plan(dream, random_context(0, [2, 4], [0, 3], 4), random_legal(0, 2, 18))
+
+
 def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="reset"):
         TreeDream(MODEL).expand(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64))
@@ -184,7 +221,6 @@ def test_planning_many_at_once_is_one_by_one(seed: int, lengths: list[int], widt
     search = BeamSearch(width, 2, 0.99, respect)
     dream = TreeDream(MODEL)
     together = search.plan(dream, context, legal)
-    frames = dream.codes(together.ids)
     assert legal.gather(1, together.actions[:, None]).all()
     for n in range(len(lengths)):
         alone = search.plan(dream, one(context, n), legal[n : n + 1])
@@ -193,8 +229,7 @@ def test_planning_many_at_once_is_one_by_one(seed: int, lengths: list[int], widt
         assert torch.allclose(alone.root_q[0], together.root_q[n], atol=1e-4)
         assert torch.allclose(alone.scores[0], together.scores[n], atol=1e-4)
         assert torch.equal(alone.first_actions[0, kept], together.first_actions[n, kept])
-        assert torch.equal(alone.ids[0, kept], together.ids[n, kept])
-        assert torch.equal(dream.codes(alone.ids)[0, kept], frames[n, kept])
+        assert torch.equal(alone.frames[0, kept], together.frames[n, kept])
 
 
 def test_greedy_is_the_best_legal_q_of_the_plain_model() -> None:
@@ -218,7 +253,7 @@ def test_what_follows_the_context_is_ignored() -> None:
     )
     zero, action = torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[4]])
     narrow_dream, wide_dream = TreeDream(MODEL), TreeDream(MODEL)
-    assert torch.allclose(narrow_dream.reset(context).q, wide_dream.reset(wide).q, atol=1e-5)
+    assert torch.allclose(narrow_dream.reset(context, 1).q, wide_dream.reset(wide, 1).q, atol=1e-5)
     a, b = narrow_dream.expand(zero, action), wide_dream.expand(zero, action)
     assert torch.equal(narrow_dream.codes(a.ids), wide_dream.codes(b.ids))
     assert torch.allclose(a.q, b.q, atol=1e-5)
@@ -232,7 +267,7 @@ def test_sampled_codes_follow_the_models_distribution() -> None:
 
     def sample(seed: int) -> Tensor:
         dream = TreeDream(MODEL, temperature, torch.Generator().manual_seed(seed))
-        dream.reset(copies)
+        dream.reset(copies, 2)
         return dream.codes(dream.expand(roots, roots + 11).ids).flatten(0, 1)
 
     drawn = sample(0)

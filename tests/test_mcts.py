@@ -30,9 +30,9 @@ choices = st.sampled_from(CHOICES)
 class Diary(ToyDream):
     """A dream that remembers what it was asked to imagine: (parent, action), each (N, B)."""
 
-    def reset(self, context: Context) -> Nodes:
+    def reset(self, context: Context, room: int = 0, depth: int | None = None) -> Nodes:
         self.asked: list[tuple[Tensor, Tensor]] = []
-        return super().reset(context)
+        return super().reset(context, room, depth)
 
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
         self.asked.append((parent, action))
@@ -159,7 +159,8 @@ def test_the_search_is_the_plain_one_ties_included(
         assert plan.first_actions[n].tolist() == ranked
         assert plan.scores[n].tolist() == [measures[action] for action in ranked]
         children = plain.root.children
-        assert plan.ids[n].tolist() == [children[action].id if action in children else 0 for action in ranked]
+        first = [children[action].id if action in children else 0 for action in ranked]
+        assert plan.frames[n, :, 0, 0].tolist() == dream.states[n, first].tolist()
         assert torch.equal(plan.root_q[n], mdp.q[n, states[n]])
 
 
@@ -256,7 +257,10 @@ def test_a_sound_choice_was_tried_and_is_legal(seed: int, simulations: int, choi
         possible = plan.first_actions[n][plan.scores[n] > -torch.inf].tolist()
         assert tried == set(possible) <= set(allowed(legal, n))
         assert plan.actions[n].item() in tried
-        assert (plan.ids[n, : len(tried)] > 0).all() and (plan.ids[n, len(tried) :] == 0).all()
+        reached = mdp.following[n, states[n], plan.first_actions[n, : len(tried)]]
+        assert torch.equal(plan.frames[n, : len(tried), 0, 0], reached)
+        assert (plan.frames[n, len(tried) :] == states[n]).all()
+        assert (plan.rewards[n, len(tried) :] == 0).all() and (plan.continuations[n, len(tried) :] == 1).all()
 
 
 def test_the_published_choice_prefers_what_it_never_tried_to_a_loss() -> None:
@@ -268,10 +272,10 @@ def test_the_published_choice_prefers_what_it_never_tried_to_a_loss() -> None:
         for choice in CHOICES
     }
     assert plans["value"].actions.tolist() == [0]  # illegal
-    assert plans["value"].ids[0, 0] == 0
+    assert plans["value"].scores[0, 0] == 0
     for choice in ("return", "visits"):
         assert legal[0, plans[choice].actions[0]]
-        assert plans[choice].ids[0, 0] > 0
+        assert plans[choice].frames[0, 0, 0, 0] == mdp.following[0, states[0], plans[choice].actions[0]]
 
 
 def test_every_simulation_imagines_one_step_in_all_environments() -> None:
@@ -290,13 +294,16 @@ class Tripling(ToyDream):
         nodes = super().expand(parent // 3, action)
         return replace(nodes, ids=3 * nodes.ids)
 
+    def codes(self, ids: Tensor) -> Tensor:
+        return super().codes(ids // 3)
+
 
 def test_nodes_are_known_by_the_dreams_own_ids() -> None:
     mdp, states, legal = random_problem(2, 6, 5)
     search, problem = MonteCarloTreeSearch(20, 3), (toy_context(states), legal)
     plain, tripled = (search.plan(dream, *problem) for dream in (ToyDream(mdp), Tripling(mdp)))
     assert torch.equal(plain.scores, tripled.scores)
-    assert torch.equal(3 * plain.ids, tripled.ids)
+    assert torch.equal(plain.frames, tripled.frames)
 
 
 def operations(count: int) -> int:
@@ -319,7 +326,7 @@ def test_planning_never_waits_for_the_host(choice: str) -> None:
     search = MonteCarloTreeSearch(5, 3, choice=choice)
     plan = search.plan(ToyDream(mdp.to("meta")), toy_context(states).to("meta"), legal.to("meta"))
     assert plan.actions.is_meta and plan.actions.shape == (4,)
-    assert plan.scores.shape == plan.first_actions.shape == plan.ids.shape == (4, ACTIONS)
+    assert plan.scores.shape == plan.first_actions.shape == plan.frames.shape[:2] == (4, ACTIONS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -341,15 +348,13 @@ def test_searching_a_model_for_many_at_once_is_one_by_one(seed: int, choice: str
     search = MonteCarloTreeSearch(10, 3, choice=choice, use_termination=seed % 2 == 0)
     dream = TreeDream(MODEL)
     together = search.plan(dream, context, legal)
-    frames = dream.codes(together.ids)
     for n in range(4):
         alone = search.plan(dream, one(context, n), legal[n : n + 1])
         assert alone.actions[0] == together.actions[n]
         assert torch.allclose(alone.root_q[0], together.root_q[n], atol=1e-4)
         assert torch.allclose(alone.scores[0], together.scores[n], atol=1e-4)
         assert torch.equal(alone.first_actions[0], together.first_actions[n])
-        assert torch.equal(alone.ids[0], together.ids[n])
-        assert torch.equal(dream.codes(alone.ids)[0], frames[n])
+        assert torch.equal(alone.frames[0], together.frames[n])
 
 
 @pytest.mark.parametrize(

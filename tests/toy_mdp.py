@@ -50,15 +50,18 @@ class ToyDream:
         self.mdp = mdp
         self.expansions = 0
 
-    def reset(self, context: Context) -> Nodes:
+    def reset(self, context: Context, room: int = 0, depth: int | None = None) -> Nodes:
         self.expansions = 0
         self.states = context.codes[:, :, 0].gather(1, context.lengths[:, None] - 1)
+        self.alive = torch.ones_like(self.states, dtype=torch.bool)
         zeros = torch.zeros_like(self.states)
         reward = zeros.double()
         return Nodes(zeros, reward, torch.ones_like(reward), self._look(self.mdp.q, self.states))
 
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
         self.expansions += 1
+        assert parent.is_meta or self.alive.gather(1, parent).all(), "a node was promised to be done with"
+        self.alive = torch.cat((self.alive, torch.ones_like(parent, dtype=torch.bool)), dim=1)
         old = self.states.gather(1, parent)
         new, reward, end = (
             self._look(table, old).gather(2, action[:, :, None])[:, :, 0]
@@ -67,6 +70,12 @@ class ToyDream:
         ids = self.states.shape[1] + torch.arange(new.shape[1], device=new.device).expand_as(new)
         self.states = torch.cat((self.states, new), dim=1)
         return Nodes(ids, reward, 1.0 - end.double(), self._look(self.mdp.q, new))
+
+    def keep(self, ids: Tensor) -> None:
+        self.alive = torch.zeros_like(self.alive).scatter(1, ids, True)
+
+    def codes(self, ids: Tensor) -> Tensor:
+        return self.states.gather(1, ids)[:, :, None]
 
     @staticmethod
     def _look(table: Tensor, states: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def _count_imagined(dream: TreeDream, batch: Batch, counts: _Counts) -> None:
     assert batch.codes is not None
     row = torch.arange(len(batch), device=batch.tasks.device)
     given = batch.valid.sum(1) - 1
-    root = dream.reset(Context(batch.codes[:, :-1], batch.actions[:, :-1], given, batch.tasks))
+    root = dream.reset(Context(batch.codes[:, :-1], batch.actions[:, :-1], given, batch.tasks), room=1)
     nodes = dream.expand(root.ids, batch.actions[row, given - 1][:, None])
     predicted = dream.codes(nodes.ids)[:, 0]
     counted = _code_counts(predicted, batch.codes[row, given], batch.codes[row, given - 1])

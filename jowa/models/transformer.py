@@ -20,30 +20,52 @@ class TrunkConfig:
 
 
 class KeyValueCache:
-    """Keys and values of every layer: per layer (N, heads, S, D / heads), S numbered slots shared in layout by all N.
+    """Keys and values of every layer: per layer (2, N, heads, S, D / heads), S numbered slots, the same for all N.
 
-    What a slot means is the caller's business: a query sees exactly the slots its mask names.
+    What a slot means is the caller's business: a query sees exactly the slots its bias leaves open.
     """
 
     def __init__(self, config: TrunkConfig, batch: int, slots: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.shape = (batch, config.heads, slots, config.width // config.heads)
-        self.keys = [torch.zeros(self.shape, device=device, dtype=dtype) for _ in range(config.layers)]
-        self.values = [torch.zeros(self.shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        shape = (2, batch, config.heads, slots, config.width // config.heads)
+        # Zeros, since a closed slot counts 0 times its value, which may not be NaN.
+        self.layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
 
     @property
     def slots(self) -> int:
-        return self.keys[0].shape[2]
+        return self.layers[0].shape[3]
 
-    def grow(self, extra: int) -> None:
-        """Append `extra` empty slots."""
-        self.keys = [F.pad(keys, (0, 0, 0, extra)) for keys in self.keys]
-        self.values = [F.pad(values, (0, 0, 0, extra)) for values in self.values]
+    @property
+    def batch(self) -> int:
+        return self.layers[0].shape[1]
 
-    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put keys and values (N, heads, T, D / heads) into `slots` (T,); return the whole layer's."""
-        self.keys[layer].index_copy_(2, slots, keys.to(self.keys[layer].dtype))
-        self.values[layer].index_copy_(2, slots, values.to(self.values[layer].dtype))
-        return self.keys[layer], self.values[layer]
+    @property
+    def device(self) -> torch.device:
+        return self.layers[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.layers[0].dtype
+
+    def first(self, batch: int) -> KeyValueCache:
+        """The first `batch` rows of this cache, in the same memory."""
+        part = KeyValueCache.__new__(KeyValueCache)
+        part.layers = [layer[:, :batch] for layer in self.layers]
+        return part
+
+    def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
+        """Put keys and values (2, N, heads, T, D / heads) into `slots` (T,) of a layer."""
+        self.layers[layer].index_copy_(3, slots, keys_values)
+
+    def read(self, layer: int, slots: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer's first `slots` slots, (N, heads, slots, D / heads) each."""
+        keys, values = self.layers[layer][:, :, :, :slots].unbind(0)
+        return keys, values
+
+    def gather(self, first: int, slots: Tensor) -> None:
+        """Copy each row's `slots` (N, T) to the slots first … first + T − 1; sources may overlap with these."""
+        for layer in self.layers:
+            index = slots[None, :, None, :, None].expand(2, -1, layer.shape[2], -1, layer.shape[4])
+            layer[:, :, :, first : first + slots.shape[1]] = layer.gather(3, index)
 
 
 class Layer(nn.Module):
@@ -64,18 +86,20 @@ class Layer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, index: int, cache: KeyValueCache | None, slots: Tensor | None, mask: Tensor | None
+        self, x: Tensor, index: int, cache: KeyValueCache | None, slots: Tensor | None, bias: Tensor | None
     ) -> Tensor:
         n, t, d = x.shape
-        qkv = self.qkv(self.attention_norm(x)).view(n, t, 3, self.heads, d // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        dropout = self.attention_dropout if self.training else 0.0
-        if cache is None:
+        qkv = self.qkv(self.attention_norm(x)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        if cache is not None:
+            assert slots is not None, "a cache needs slots"
+            cache.write(index, slots, qkv[1:].to(cache.dtype))
+        if cache is None or bias is None:
+            dropout = self.attention_dropout if self.training else 0.0
             attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         else:
-            assert slots is not None and mask is not None, "a cache needs slots and a mask"
-            k, v = cache.write(index, slots, k, v)
-            attended = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask[:, None])
+            k, v = cache.read(index, bias.shape[-1])
+            attended = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=bias)
         x = x + self.projection_dropout(self.projection(attended.transpose(1, 2).reshape(n, t, d).to(x.dtype)))
         out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
@@ -95,15 +119,16 @@ class Trunk(nn.Module):
         x: Tensor,
         cache: KeyValueCache | None = None,
         slots: Tensor | None = None,
-        mask: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """Embedded tokens x (N, T, D) → hidden states (N, T, D).
 
-        Without a cache the T tokens are a causal sequence. With one, their keys and values are written into `slots`
-        (T,) int64 and query (n, t) attends to the slots where mask (N, T, S) is True, its own included.
+        Without a bias the T tokens are a causal sequence. With a cache, their keys and values are written into `slots`
+        (T,) int64. With a bias (N, 1, T, S) of the cache's dtype, query (n, t) attends to the first S slots instead,
+        its own included, where the bias is 0, and not where it is -inf.
         """
         x = self.dropout(x)
         for index, layer in enumerate(self.layers):
-            x = layer(x, index, cache, slots, mask)
+            x = layer(x, index, cache, slots, bias)
         out: Tensor = self.norm(x)
         return out

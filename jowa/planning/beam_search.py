@@ -6,7 +6,7 @@ future are dead, with score -inf, so every environment runs the same operations 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -18,36 +18,51 @@ from jowa.planning.planner import Plan, legal_q
 
 @dataclass(frozen=True)
 class Beam:
-    """R kept futures an environment, best first; the leaves are `nodes`.
+    """R kept futures of t agent steps an environment, best first.
 
     Attributes:
-        nodes: ids, reward, continuation (N, R) and q (N, R, A) of the leaves.
+        ids: (N, R, t) int64, the dream's nodes along each future; the root, if t is 0, is no part of it.
+        q: (N, R, A), expected Q at the leaves.
         scores: (N, R), -inf for dead rows.
         returns: (N, R), discounted imagined rewards so far.
         alive: (N, R), product of the continuations so far: 0 after a predicted end (always 1 if ends are ignored).
         first_actions: (N, R) int64.
+        rewards: (N, R, t)
+        continuations: (N, R, t), as predicted, whether ends are ignored or not.
     """
 
-    nodes: Nodes
+    ids: Tensor
+    q: Tensor
     scores: Tensor
     returns: Tensor
     alive: Tensor
     first_actions: Tensor
+    rewards: Tensor
+    continuations: Tensor
+
+    @classmethod
+    def at(cls, root: Nodes) -> Beam:
+        """One future an environment, of no steps."""
+        zeros, none = torch.zeros_like(root.reward), root.reward[:, :, None][:, :, :0]
+        return cls(
+            root.ids[:, :, None][:, :, :0], root.q, zeros, zeros, torch.ones_like(zeros), root.ids, none, none
+        )
+
+    def rows(self, index: Tensor) -> Beam:
+        """The futures `index` (N, R') int64."""
+
+        def take(part: Tensor) -> Tensor:
+            if part.dim() == 2:
+                return part.gather(1, index)
+            return part.gather(1, index[:, :, None].expand(-1, -1, part.shape[2]))
+
+        return Beam(*(take(getattr(self, field.name)) for field in fields(self)))
 
     def best(self, width: int, tie_tolerance: float) -> Beam:
         """The best `width` rows by score; equal ones, and those within the best one's tolerance, as they came."""
         top = self.scores.amax(dim=1, keepdim=True)
         judged = torch.where(self.scores >= top - tie_tolerance, top, self.scores)
-        kept = judged.argsort(dim=1, descending=True, stable=True)[:, :width]
-        actions = self.nodes.q.shape[2]
-        nodes = Nodes(
-            self.nodes.ids.gather(1, kept),
-            self.nodes.reward.gather(1, kept),
-            self.nodes.continuation.gather(1, kept),
-            self.nodes.q.gather(1, kept[:, :, None].expand(-1, -1, actions)),
-        )
-        columns = (self.scores, self.returns, self.alive, self.first_actions)
-        return Beam(nodes, *(column.gather(1, kept) for column in columns))
+        return self.rows(judged.argsort(dim=1, descending=True, stable=True)[:, :width])
 
 
 class BeamSearch:
@@ -78,19 +93,35 @@ class BeamSearch:
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
-        root = dream.reset(context)
+        root = dream.reset(context, self.room(legal.shape[1]), self.horizon)
         legal = legal.to(root.q.device)
         if self.horizon == 0:
-            return greedy_plan(root, legal)
-        zeros = torch.zeros_like(root.reward)
-        beam = Beam(root, zeros, zeros, torch.ones_like(zeros), torch.zeros_like(root.ids))
+            return greedy_plan(dream, root, legal)
+        beam = Beam.at(root)
         for step in range(self.horizon):
-            beam = self._candidates(dream, beam, legal, step).best(self.width, self.tie_tolerance)
-        return Plan(beam.first_actions[:, 0], root.q[:, 0], beam.scores, beam.first_actions, beam.nodes.ids)
+            leaves = root.ids if step == 0 else beam.ids[:, :, -1]
+            if step > 0:
+                dream.keep(leaves)
+            beam = self._candidates(dream, beam, leaves, legal, step).best(self.width, self.tie_tolerance)
+        count, rows, steps = beam.ids.shape
+        frames = dream.codes(beam.ids.flatten(1)).view(count, rows, steps, -1)
+        return Plan(
+            beam.first_actions[:, 0], root.q[:, 0], beam.scores, beam.first_actions, frames, beam.rewards,
+            beam.continuations,
+        )  # fmt: skip
 
-    def _candidates(self, dream: Dream, beam: Beam, legal: Tensor, step: int) -> Beam:
+    def room(self, actions: int) -> int:
+        """Imagined frames that are alive at once in each tree, with so many actions in all."""
+        columns, leaves, alive, most = min(self.width, actions), 1, 0, 0
+        for step in range(self.horizon):
+            grown = leaves * columns
+            alive = min(alive, leaves * step) + grown
+            leaves, most = min(self.width, grown), max(most, alive)
+        return most
+
+    def _candidates(self, dream: Dream, beam: Beam, leaves: Tensor, legal: Tensor, step: int) -> Beam:
         """Expand all R rows of a beam by their best C actions: R * C rows, node-major, then rank by Q."""
-        ranked_q, ranked = legal_q(beam.nodes.q, legal).sort(dim=-1, descending=True, stable=True)
+        ranked_q, ranked = legal_q(beam.q, legal).sort(dim=-1, descending=True, stable=True)
         columns = min(self.width, ranked.shape[2])
         actions = ranked[:, :, :columns]
         possible = (ranked_q[:, :, :columns] > float("-inf")) & (beam.scores > float("-inf"))[:, :, None]
@@ -98,16 +129,20 @@ class BeamSearch:
         first_column = torch.arange(columns, device=ranked.device) == 0
         possible &= first_column | (beam.alive > 0)[:, :, None]
 
-        def spread(rows: Tensor) -> Tensor:
-            return rows.repeat_interleave(columns, dim=1)
-
-        nodes = dream.expand(spread(beam.nodes.ids), actions.flatten(1))
-        alive = spread(beam.alive)
-        returns = spread(beam.returns) + self.gamma**step * alive * nodes.reward
-        if self.use_termination:
-            alive = alive * nodes.continuation
+        rows = torch.arange(leaves.shape[1], device=leaves.device).repeat_interleave(columns)
+        parents = beam.rows(rows.expand(len(leaves), -1))
+        nodes = dream.expand(leaves.repeat_interleave(columns, dim=1), actions.flatten(1))
+        returns = parents.returns + self.gamma**step * parents.alive * nodes.reward
+        alive = parents.alive * nodes.continuation if self.use_termination else parents.alive
         leaf_value = legal_q(nodes.q, legal).amax(dim=-1)
         scores = returns + self.gamma ** (step + 1) * alive * leaf_value
-        scores = scores.masked_fill(~possible.flatten(1), float("-inf"))
-        first = actions.flatten(1) if step == 0 else spread(beam.first_actions)
-        return Beam(nodes, scores, returns, alive, first)
+        return Beam(
+            torch.cat((parents.ids, nodes.ids[:, :, None]), dim=2),
+            nodes.q,
+            scores.masked_fill(~possible.flatten(1), float("-inf")),
+            returns,
+            alive,
+            actions.flatten(1) if step == 0 else parents.first_actions,
+            torch.cat((parents.rewards, nodes.reward[:, :, None]), dim=2),
+            torch.cat((parents.continuations, nodes.continuation[:, :, None]), dim=2),
+        )

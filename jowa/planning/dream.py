@@ -66,8 +66,12 @@ class Nodes:
 class Dream(Protocol):
     """A model of the world as a planner sees it."""
 
-    def reset(self, context: Context) -> Nodes:
-        """Forget all trees and start new ones at the context's present frames: one root each, id 0, B = 1."""
+    def reset(self, context: Context, room: int = 0, depth: int | None = None) -> Nodes:
+        """Forget all trees and start new ones at the context's present frames: one root each, id 0, B = 1.
+
+        `room` is how many imagined nodes will be alive at once in each tree, and `depth` how many agent steps the
+        longest path will have (None: as many as there is room for).
+        """
 
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
         """Imagine playing actions (N, B) int64 in nodes (N, B) int64: B new nodes in each tree.
@@ -76,3 +80,13 @@ class Dream(Protocol):
         Nothing stops at a predicted end: a node's own `continuation` speaks of its last action only, and it is the
         planner that ends the path there.
         """
+
+    def keep(self, ids: Tensor) -> None:
+        """A promise that only nodes (N, W) and what grows from them will be expanded from now on.
+
+        At most W times the length of the longest path nodes then stay alive. What was predicted of the others, and
+        their codes, remain.
+        """
+
+    def codes(self, ids: Tensor) -> Tensor:
+        """The frames' codes (N, B, K) int64 at nodes (N, B)."""

@@ -16,11 +16,13 @@ class Greedy:
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
         root = dream.reset(context)
-        return greedy_plan(root, legal.to(root.q.device))
+        return greedy_plan(dream, root, legal.to(root.q.device))
 
 
-def greedy_plan(root: Nodes, legal: Tensor) -> Plan:
-    """The plan that looks no step ahead: its one future an environment is the present frame itself."""
+def greedy_plan(dream: Dream, root: Nodes, legal: Tensor) -> Plan:
+    """The plan that looks no step ahead: its one future an environment has no frames."""
     # A stable sort, because max and argmax promise nothing about which of several equal values they return.
     values, order = legal_q(root.q[:, 0], legal).sort(dim=-1, descending=True, stable=True)
-    return Plan(order[:, 0], root.q[:, 0], values[:, :1], order[:, :1], root.ids)
+    frames = dream.codes(root.ids)[:, :, None][:, :, :0]
+    nothing = root.reward[:, :, None][:, :, :0]
+    return Plan(order[:, 0], root.q[:, 0], values[:, :1], order[:, :1], frames, nothing, nothing)

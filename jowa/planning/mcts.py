@@ -146,7 +146,7 @@ class MonteCarloTreeSearch:
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
-        root = dream.reset(context)
+        root = dream.reset(context, self.simulations, self.horizon)
         legal = legal.to(root.q.device)
         trees = _Trees.around(root, self.simulations + 1)
         trees.prior[:, 0] = self._prior(root, legal)
@@ -154,7 +154,7 @@ class MonteCarloTreeSearch:
             path = self._descend(trees, legal, simulation)
             value = self._expand(trees, dream, legal, path[-1], simulation + 1)
             self._back_up(trees, path, value, simulation + 1)
-        return self._plan(trees, root)
+        return self._plan(trees, dream, root)
 
     def _prior(self, nodes: Nodes, legal: Tensor) -> Tensor:
         """Probabilities (N, A) of the actions at nodes (N, 1)."""
@@ -213,7 +213,7 @@ class MonteCarloTreeSearch:
         trees.root_total.add_(value)
         trees.bound(trees.root_total / simulations, torch.ones_like(path[0].taken))
 
-    def _plan(self, trees: _Trees, root: Nodes) -> Plan:
+    def _plan(self, trees: _Trees, dream: Dream, root: Nodes) -> Plan:
         """The first actions ranked by the choice's criterion."""
         at_root = torch.zeros_like(trees.row)
         never = trees.visits[:, 0] == 0
@@ -225,7 +225,12 @@ class MonteCarloTreeSearch:
             worth = trees.visits[:, 0].masked_fill(never, float("-inf"))
         scores, order = worth.sort(dim=-1, descending=True, stable=True)
         ids = trees.ids.gather(1, trees.child[:, 0].gather(1, order))
-        return Plan(order[:, 0], root.q[:, 0], scores, order, ids)
+        rewards, continuations = (part[:, 0].gather(1, order) for part in (trees.reward, trees.continuation))
+        continuations = continuations.masked_fill(never.gather(1, order), 1.0)
+        return Plan(
+            order[:, 0], root.q[:, 0], scores, order, dream.codes(ids)[:, :, None], rewards[:, :, None],
+            continuations[:, :, None],
+        )  # fmt: skip
 
 
 def _last_of_highest(scores: Tensor) -> Tensor:

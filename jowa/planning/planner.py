@@ -12,7 +12,7 @@ from jowa.planning.dream import Context, Dream
 
 @dataclass(frozen=True)
 class Plan:
-    """Decisions for N environments, and the imagined futures they were chosen among.
+    """Decisions for N environments, and the R imagined futures of H agent steps they were chosen among.
 
     Attributes:
         actions: (N,) int64, the actions to play, in the full action set.
@@ -20,15 +20,20 @@ class Plan:
         scores: (N, R) float, the values of the futures kept to the end, best first; -inf where an environment had
             fewer than R. Greedy play keeps one, a tree search one a first action, by the measure it chooses by.
         first_actions: (N, R) int64, the action each of these futures begins with.
-        ids: (N, R) int64, the dream's node each of them ends in, for a tree search the one the first action leads to
-            (the root where it was never tried); valid until the dream is reset.
+        frames: (N, R, H, K) int64, the codes imagined along each future. H is 0 in greedy play and 1 in a tree search,
+            whose futures are the first action's step; an action never tried has the present frame there.
+        rewards: (N, R, H) float, of the steps to these frames; 0 for an action never tried.
+        continuations: (N, R, H) float, 0 where a step is predicted to end the episode; 1 for an action never tried,
+            and throughout in a tree search that ignores ends.
     """
 
     actions: Tensor
     root_q: Tensor
     scores: Tensor
     first_actions: Tensor
-    ids: Tensor
+    frames: Tensor
+    rewards: Tensor
+    continuations: Tensor
 
 
 class Planner(Protocol):

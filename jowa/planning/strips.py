@@ -59,7 +59,7 @@ def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: 
     tasks = batch.tasks[whole].to(device)
     codes = tokenizer.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
     given = torch.full_like(tasks, context)
-    node = dream.reset(Context(codes[:, :context], actions[:, :context], given, tasks)).ids
+    node = dream.reset(Context(codes[:, :context], actions[:, :context], given, tasks), room=length - context).ids
     dreamed = codes.clone()
     for step in range(context, length):
         node = dream.expand(node, actions[:, step - 1 : step]).ids

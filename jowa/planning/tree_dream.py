@@ -1,9 +1,7 @@
 """The world-action model's imagination: N trees of imagined frames in one key-value cache.
 
-The context is read once. After that every node is decoded against the cache, all (N, B) nodes of a call together as
-query rows of one trunk call a position: its action, then its codes one by one, each row seeing the prefix, its
-ancestors' blocks and its own block so far. Each head is read only where it is needed: reward and end at the action,
-the next code at all tokens but the last, Q at the last.
+The context is read once and stored once an environment. After that every node is decoded against the cache, seeing the
+prefix, its ancestors' blocks and its own block so far (see `jowa.planning.tree`).
 """
 
 from __future__ import annotations
@@ -15,8 +13,9 @@ from torch import Tensor
 
 from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import WorldActionModel
+from jowa.planning.decoder import Block, BlockDecoder, at_least_float32
 from jowa.planning.dream import Context, Nodes
-from jowa.planning.tree import Tree
+from jowa.planning.tree import Tree, slots_for
 
 
 class _Trees(NamedTuple):
@@ -29,6 +28,8 @@ class _Trees(NamedTuple):
 
 class TreeDream:
     """A dream (see `jowa.planning.dream`) in a world-action model; one object serves any number of plans.
+
+    The cache's memory is kept from plan to plan.
 
     Args:
         model: in eval mode.
@@ -44,67 +45,58 @@ class TreeDream:
         self._model = model
         self._temperature = temperature
         self._generator = generator
+        self._decode = BlockDecoder(model, self._choose)
+        self._memory: KeyValueCache | None = None
         self._trees: _Trees | None = None
 
     @torch.inference_mode()
-    def reset(self, context: Context) -> Nodes:
-        """Read a context of at most the model's blocks and start new trees: their roots, with q (N, 1, 18).
+    def reset(self, context: Context, room: int = 0, depth: int | None = None) -> Nodes:
+        """Read a context and start new trees: their roots, with q (N, 1, 18).
 
         Raises:
-            ValueError: if the context is wider than the model's sequence, or the model is in training mode.
+            ValueError: if context and depth together exceed the model's blocks, or the model is in training mode.
         """
         model = self._model
         if model.training:
             raise ValueError("the model is in training mode: call eval() before dreaming with it")
-        blocks = model.config.blocks
-        if context.codes.shape[1] > blocks:
-            raise ValueError(f"the context has {context.codes.shape[1]} frames, the model sees {blocks}")
+        self._check_frames(context.codes.shape[1], room if depth is None else min(room, depth))
         context = context.to(model.device)
+        count, frames = context.actions.shape
+        cache = self._cache(count, slots_for(frames, room, model.block_tokens))
         embedded = self._embed_context(context)
-        count, slots = embedded.shape[:2]
-        cache = model.new_cache(count, slots)
-        every_slot = torch.arange(slots, device=embedded.device)
-        causal = (every_slot <= every_slot[:, None]).expand(count, -1, -1)
-        hidden = model.trunk(embedded, cache, every_slot, causal)
+        hidden = model.trunk(embedded, cache, torch.arange(embedded.shape[1], device=embedded.device))
         present = context.lengths - 1
         last_code = (present + 1) * model.block_tokens - 2
-        q = _at_least_float32(model.q_values(_take(hidden, last_code)))[:, None]
-        tree = Tree(_take(context.codes, present), context.lengths, context.codes.shape[1], blocks)
+        q = at_least_float32(model.q_values(_take(hidden, last_code)))[:, None]
+        tree = Tree(_take(context.codes, present), context.lengths, frames, room, cache.dtype)
         self._trees = _Trees(tree, cache, context.tasks)
         reward = torch.zeros_like(q[..., 0])
         return Nodes(torch.zeros_like(present)[:, None], reward, torch.ones_like(reward), q)
 
     @torch.inference_mode()
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
-        """Imagine playing actions (N, B) int64 in nodes (N, B) int64: K + 1 trunk calls for B new nodes a tree.
+        """Imagine playing actions (N, B) int64 in nodes (N, B) int64: B new nodes a tree.
 
         Raises:
-            ValueError: before any work, if a path would have more frames than the model sees.
+            ValueError: before any work, if there is no room, or (noticed on a CPU only, since looking would make the
+                host wait for a GPU) if a path would have more frames than the model sees.
         """
         tree, cache, tasks = self._present()
-        model = self._model
-        tree.check_room(parent)
-        first_id = tree.nodes
-        slots, position, visible = tree.grow(parent)
-        children = parent.shape[1]
-        cache.grow(children * tree.tokens_per_block)
-        row = torch.arange(children, device=parent.device)
+        if parent.device.type == "cpu":
+            deepest = int((tree.lengths[:, None] + tree.depth.gather(1, parent)).max())
+            self._check_frames(deepest, 1)
+        ids = tree.nodes + torch.arange(parent.shape[1], device=parent.device).expand(parent.shape[0], -1)
+        imagined = self._decode(cache, Block(action, tasks, tree.grow(parent)))
+        tree.add_codes(imagined.codes)
+        return Nodes(ids, imagined.rewards, imagined.continuations, imagined.q)
 
-        def advance(embedded: Tensor, offset: int) -> Tensor:
-            visible[:, row, slots + offset] = True
-            return model.trunk(embedded, cache, slots + offset, visible)
-
-        hidden = advance(model.embed_actions(action, position, tasks), 0)
-        reward = model.reward_logits(hidden).argmax(dim=-1) - 1
-        end = model.end_logits(hidden).argmax(dim=-1)
-        codes = []
-        for offset in range(1, tree.tokens_per_block):
-            codes.append(self._choose(model.observation_logits(hidden)))
-            hidden = advance(model.embed_codes(codes[-1], position + offset, tasks), offset)
-        q = _at_least_float32(model.q_values(hidden))
-        tree.add_codes(torch.stack(codes, dim=-1))
-        ids = torch.arange(first_id, first_id + children, device=parent.device).expand(parent.shape[0], -1)
-        return Nodes(ids, reward.to(q.dtype), (1 - end).to(q.dtype), q)
+    @torch.inference_mode()
+    def keep(self, ids: Tensor) -> None:
+        """Free the room of all nodes but (N, W) and their ancestors, as far as that is certain to free any."""
+        tree, cache, _ = self._present()
+        moved = tree.keep(ids)
+        if moved is not None:
+            cache.gather(*moved)
 
     @torch.inference_mode()
     def codes(self, ids: Tensor) -> Tensor:
@@ -116,6 +108,22 @@ class TreeDream:
         if self._trees is None:
             raise ValueError("the dream has no trees yet: call reset() first")
         return self._trees
+
+    def _check_frames(self, frames: int, deeper: int) -> None:
+        blocks = self._model.config.blocks
+        if frames + deeper > blocks:
+            raise ValueError(
+                f"a path of {frames} frames and {deeper} imagined ones is longer than the {blocks} frames the model "
+                f"sees: give fewer frames of context or look fewer steps ahead"
+            )
+
+    def _cache(self, count: int, slots: int) -> KeyValueCache:
+        """A cache of so many slots for so many environments, in the memory of the last one if that is large enough."""
+        memory = self._memory
+        if memory is None or memory.slots != slots or memory.batch < count or memory.device != self._model.device:
+            self._trees = self._memory = None
+            self._memory = memory = self._model.new_cache(count, slots)
+        return memory.first(count)
 
     def _embed_context(self, context: Context) -> Tensor:
         """Tokens of the prefix, (N, (K + 1) L - 1, D), what lies beyond an environment's length being arbitrary."""
@@ -144,8 +152,3 @@ class TreeDream:
 def _take(rows: Tensor, index: Tensor) -> Tensor:
     """Row index[n] of rows (N, T, ...) for each n: (N, ...)."""
     return rows[torch.arange(rows.shape[0], device=rows.device), index]
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """Values in which a planner can add up rewards and returns without losing them to rounding."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
