@@ -182,11 +182,10 @@ def assert_plans(agent: Agent, data: Path) -> None:
     batch = SequenceDataset(EpisodeStore(data, ["Pong"]), length=context, stride=1).batch(np.array([0]))
     codes = agent.tokenizer.encode(batch.frames.flatten(0, 1)).unflatten(0, (1, context))
     legal = torch.from_numpy(legal_mask("Pong"))[None]
-    dream = TreeDream(agent.model)
     given = Context(codes, batch.actions, torch.tensor([context]), batch.tasks)
-    plan = make_planner(planner).plan(dream, given, legal)
+    plan = make_planner(planner).plan(TreeDream(agent.model), given, legal)
     assert legal[0, plan.actions[0]] and plan.scores.shape == (1, 2) and plan.scores.isfinite().all()
-    assert dream.codes(plan.ids).shape == (1, 2, agent.tokenizer.tokens_per_frame)
+    assert plan.frames.shape == (1, 2, 2, agent.tokenizer.tokens_per_frame)
 
 
 SEVERAL = "+ablation=[codes_16,context_4,no_task_embedding]"

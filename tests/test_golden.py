@@ -176,7 +176,7 @@ def test_imagination(model: tuple[str, WorldActionModel], batch: dict[str, torch
             continue
         context, action = context_of(batch, game, frames)
         dream = TreeDream(net)
-        root = dream.reset(context)
+        root = dream.reset(context, room=1)
         child = dream.expand(root.ids, action)
         stem = array.removesuffix("q0")
         illegal = ~legal(context.tasks)[0].cpu()
