@@ -63,7 +63,7 @@ class BlockDecoder:
     ) -> None:
         self._model = model
         self._choose = choose
-        self._trunk = trunk or model.trunk
+        self._trunk: Trunk = model.trunk if trunk is None else trunk
         self._static = static
 
     def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
