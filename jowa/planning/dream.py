@@ -66,7 +66,7 @@ class Nodes:
 class Dream(Protocol):
     """A model of the world as a planner sees it."""
 
-    def reset(self, context: Context) -> Nodes:
+    def reset(self, context: Context, room: int = 0) -> Nodes:
         """Forget all trees and start new ones at the context's present frames: one root each, id 0, B = 1."""
 
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
