@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -198,6 +198,8 @@ class DreamVectorEnv(VectorEnv[Array, Array, Array]):
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Imagine one agent step in every dream, and begin those anew that ended with it."""
+        if not self._randoms:
+            raise ResetNeeded("Nothing is dreamed yet: call reset() before step().")
         dreamed = self._dreams.step(actions)
         self._imagined += 1
         truncated = self._imagined >= self._most
@@ -210,7 +212,7 @@ class DreamVectorEnv(VectorEnv[Array, Array, Array]):
                 infos = self._add_info(infos, final, row)
             self._dreams.begin(ended, [self._randoms[row] for row in ended])
             self._imagined[ended] = 0
-            observations[ended] = _observe(self._config, self._dreams, ended)
+            observations = _observe(self._config, self._dreams)
         return observations, dreamed.rewards, dreamed.ended, truncated, infos | self._infos()
 
     def render(self) -> tuple[Any, ...] | None:
@@ -233,9 +235,9 @@ def _observation_space(config: DreamConfig, dreams: Dreams) -> spaces.Space[Arra
     return spaces.Box(0, 255, SCREEN, np.uint8)
 
 
-def _observe(config: DreamConfig, dreams: Dreams, rows: Sequence[int] | None = None) -> Array:
-    """Observations (n, ...) of some dreams or all."""
-    return dreams.codes(rows) if config.observation == "codes" else dreams.frames(rows)
+def _observe(config: DreamConfig, dreams: Dreams) -> Array:
+    """The present observations (N, ...)."""
+    return dreams.codes() if config.observation == "codes" else dreams.frames()
 
 
 def _pictures(dreams: Dreams) -> NDArray[np.uint8]:

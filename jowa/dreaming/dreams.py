@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jowa.dreaming.starts import Starts
+from jowa.envs.atari import SCREEN
 from jowa.games import legal_actions, task_id
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
@@ -70,6 +71,8 @@ class Dreams:
         lengths = torch.ones(count, dtype=torch.int64, device=device)
         tasks = torch.full_like(lengths, task_id(game))
         self._context = Context(codes, torch.zeros_like(codes[:, :, 0]), lengths, tasks)
+        self._frames = np.zeros((count, *SCREEN), np.uint8)
+        self._undecoded = np.ones(count, np.bool_)
 
     def seed(self, randoms: Sequence[np.random.Generator]) -> None:
         """Let sampled codes follow from the dreams' generators, all of them together: one source serves the batch."""
@@ -88,32 +91,41 @@ class Dreams:
             codes[row, : len(own)] = own
             actions[row, : len(own) - 1] = torch.from_numpy(start.actions)
             lengths[row] = len(own)
+            self._undecoded[row] = True
         self._context = Context(codes, actions, lengths, before.tasks)
 
     @torch.inference_mode()
     def step(self, actions: NDArray[np.integer]) -> Dreamed:
-        """Play actions (N,), numbers of the game's legal ones, in all dreams."""
+        """Play actions (N,), numbers of the game's legal ones, in all dreams. Raises ValueError for other numbers."""
+        actions = np.asarray(actions)
+        if actions.shape != (self.count,) or actions.min() < 0 or actions.max() >= len(self.actions):
+            raise ValueError(f"actions must be {self.count} numbers in 0…{len(self.actions) - 1}, not {actions}")
         chosen = self._legal[torch.as_tensor(actions, dtype=torch.int64, device=self._legal.device)]
         root = self._dream.reset(self._context, room=1)
         node = self._dream.expand(root.ids, chosen[:, None])
         self._remember(chosen, self._dream.codes(node.ids)[:, 0])
+        self._undecoded[:] = True
         rewards, continues = torch.cat((node.reward, node.continuation), dim=1).double().cpu().numpy().T
         return Dreamed(rewards.copy(), continues == 0)
 
-    def codes(self, rows: Sequence[int] | None = None) -> NDArray[np.int64]:
-        """(n, K), of the present frames of some dreams, or all."""
-        present: NDArray[np.int64] = self._present(rows).cpu().numpy()
+    def codes(self) -> NDArray[np.int64]:
+        """(N, K), of the present frames."""
+        present: NDArray[np.int64] = self._present(self._every).cpu().numpy()
         return present
 
     @torch.inference_mode()
-    def frames(self, rows: Sequence[int] | None = None) -> NDArray[np.uint8]:
-        """(n, 84, 84), the same as the tokenizer decodes them."""
-        parts = self._present(rows).split(_CHUNK)
-        return np.concatenate([decode_frames(self._tokenizer, part) for part in parts])
+    def frames(self) -> NDArray[np.uint8]:
+        """(N, 84, 84), the same as the tokenizer decodes them: each once, however often it is asked for."""
+        unseen = np.flatnonzero(self._undecoded)
+        if len(unseen):
+            codes = self._present(torch.from_numpy(unseen).to(self._every.device))
+            parts = [decode_frames(self._tokenizer, part) for part in codes.split(_CHUNK)]
+            self._frames[unseen] = np.concatenate(parts)
+            self._undecoded[:] = False
+        return self._frames.copy()
 
-    def _present(self, rows: Sequence[int] | None) -> Tensor:
-        which = self._every if rows is None else self._every[list(rows)]
-        return self._context.codes[which, self._context.lengths[which] - 1]
+    def _present(self, rows: Tensor) -> Tensor:
+        return self._context.codes[rows, self._context.lengths[rows] - 1]
 
     def _remember(self, actions: Tensor, codes: Tensor) -> None:
         """Append the actions (N,) and the frames (N, K) they led to; full contexts lose their oldest frame."""
