@@ -59,9 +59,9 @@ def test_a_step_is_the_tree_dreams_on_the_last_frames() -> None:
             assert np.array_equal(dreams.codes()[n], codes[n][-1])
             assert (dreamed.rewards[n], dreamed.ended[n]) == (node.reward.item(), node.continuation.item() == 0)
             seen.append((dreamed.rewards[n], dreamed.ended[n]))
+        decoded = tokenizer.decode(torch.stack([own[-1] for own in codes]))[:, 0] * 255
+        assert np.abs(dreams.frames() - decoded.numpy()).max() <= 0.51, "to the nearest grey"
     assert len(set(seen)) > 1 and len({tuple(own[-1].tolist()) for own in codes}) == 3, "else this shows little"
-    decoded = tokenizer.decode(torch.stack([own[-1] for own in codes]))[:, 0] * 255
-    assert np.abs(dreams.frames() - decoded.numpy()).max() <= 0.51
 
 
 def test_recorded_starts_are_the_steps_of_held_out_episodes(tiny_data: Path) -> None:
