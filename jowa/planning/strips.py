@@ -35,7 +35,7 @@ def reconstruct(tokenizer: Tokenizer, frames: Frames, chunk: int = 64) -> Frames
     """What the tokenizer keeps of frames (T, 84, 84) uint8: decoded from their codes, same shape."""
     device = tokenizer.embedding.weight.device
     parts = [torch.from_numpy(frames[i : i + chunk, None]).to(device) for i in range(0, len(frames), chunk)]
-    return np.concatenate([_decode(tokenizer, tokenizer.encode(part)) for part in parts])
+    return np.concatenate([decode_frames(tokenizer, tokenizer.encode(part)) for part in parts])
 
 
 @torch.inference_mode()
@@ -65,7 +65,7 @@ def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: 
         node = dream.expand(node, actions[:, step - 1 : step]).ids
         dreamed[:, step] = dream.codes(node)[:, 0]
     seen, imagined = (
-        _decode(tokenizer, kind.flatten(0, 1)).reshape(len(frames), length, 84, 84) for kind in (codes, dreamed)
+        decode_frames(tokenizer, kind.flatten(0, 1)).reshape(len(frames), length, 84, 84) for kind in (codes, dreamed)
     )
     originals = frames[:, :, 0].cpu().numpy()
     return [
@@ -89,7 +89,7 @@ def strip_png(strip: Strip, scale: int = 2, gap: int = 4) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(tokenizer: Tokenizer, codes: torch.Tensor) -> Frames:
+def decode_frames(tokenizer: Tokenizer, codes: torch.Tensor) -> Frames:
     """Codes (N, K) → (N, 84, 84) uint8."""
     pixels: Frames = (tokenizer.decode(codes)[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
     return pixels
