@@ -52,7 +52,7 @@ def test_a_step_is_the_tree_dreams_on_the_last_frames() -> None:
         for n, choice in enumerate(choices):
             given = torch.tensor([[*played[n], 0]])[:, -context:]
             last = codes[n][None, -context:]
-            root = dream.reset(Context(last, given, torch.tensor([last.shape[1]]), torch.tensor([task_id("Pong")])), room=1)
+            root = dream.reset(Context(last, given, torch.tensor([last.shape[1]]), torch.tensor([task_id("Pong")])), 1)
             node = dream.expand(root.ids, torch.tensor([[LEGAL[choice]]]))
             codes[n] = torch.cat((codes[n], dream.codes(node.ids)[0]))
             played[n].append(LEGAL[choice])

@@ -26,11 +26,13 @@ class Block(NamedTuple):
     Attributes:
         actions: (N, B) int64 that led to them.
         tasks: (N,) int64
+        draft: (N, B, K) int64, their parents' frames: what theirs may look like.
         growth: where they go in the cache, and what they see there.
     """
 
     actions: Tensor
     tasks: Tensor
+    draft: Tensor
     growth: Growth
 
 

@@ -86,7 +86,7 @@ class TreeDream:
             deepest = int((tree.lengths[:, None] + tree.depth.gather(1, parent)).max())
             self._check_frames(deepest, 1)
         ids = tree.nodes + torch.arange(parent.shape[1], device=parent.device).expand(parent.shape[0], -1)
-        imagined = self._decode(cache, Block(action, tasks, tree.grow(parent)))
+        imagined = self._decode(cache, Block(action, tasks, self.codes(parent), tree.grow(parent)))
         tree.add_codes(imagined.codes)
         return Nodes(ids, imagined.rewards, imagined.continuations, imagined.q)
 
