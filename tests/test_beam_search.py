@@ -276,7 +276,8 @@ def test_only_the_best_future_spreads_its_tolerance() -> None:
     scores = torch.tensor([[1.0, 1.45, 1.5, 0.96, float("-inf")]])
     ids = torch.arange(5)[None]
     nodes = Nodes(ids, scores, scores, torch.zeros(1, 5, 2))
-    beam = Beam(nodes, scores, scores, scores, ids)
+    none = torch.zeros(1, 5, 0)
+    beam = Beam(nodes, scores, scores, scores, ids, none, none, none)
     assert beam.best(4, 0.1).first_actions.tolist() == [[1, 2, 0, 3]]
     assert beam.best(4, 0.0).first_actions.tolist() == [[2, 1, 0, 3]]
     assert beam.best(2, 0.1).scores.tolist() == [[scores[0, 1].item(), 1.5]]

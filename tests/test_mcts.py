@@ -30,7 +30,7 @@ choices = st.sampled_from(CHOICES)
 class Diary(ToyDream):
     """A dream that remembers what it was asked to imagine: (parent, action), each (N, B)."""
 
-    def reset(self, context: Context) -> Nodes:
+    def reset(self, context: Context, room: int = 0) -> Nodes:
         self.asked: list[tuple[Tensor, Tensor]] = []
         return super().reset(context)
 
@@ -289,6 +289,9 @@ class Tripling(ToyDream):
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
         nodes = super().expand(parent // 3, action)
         return replace(nodes, ids=3 * nodes.ids)
+
+    def codes(self, ids: Tensor) -> Tensor:
+        return super().codes(ids // 3)
 
 
 def test_nodes_are_known_by_the_dreams_own_ids() -> None:

@@ -50,12 +50,18 @@ class ToyDream:
         self.mdp = mdp
         self.expansions = 0
 
-    def reset(self, context: Context) -> Nodes:
+    def reset(self, context: Context, room: int = 0) -> Nodes:
         self.expansions = 0
         self.states = context.codes[:, :, 0].gather(1, context.lengths[:, None] - 1)
         zeros = torch.zeros_like(self.states)
         reward = zeros.double()
         return Nodes(zeros, reward, torch.ones_like(reward), self._look(self.mdp.q, self.states))
+
+    def keep(self, ids: Tensor) -> None:
+        pass
+
+    def codes(self, ids: Tensor) -> Tensor:
+        return self.states.gather(1, ids)[:, :, None]
 
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
         self.expansions += 1

@@ -33,6 +33,9 @@ class Beam:
     returns: Tensor
     alive: Tensor
     first_actions: Tensor
+    path: Tensor
+    rewards: Tensor
+    continuations: Tensor
 
     def best(self, width: int, tie_tolerance: float) -> Beam:
         """The best `width` rows by score; equal ones, and those within the best one's tolerance, as they came."""
@@ -47,7 +50,9 @@ class Beam:
             self.nodes.q.gather(1, kept[:, :, None].expand(-1, -1, actions)),
         )
         columns = (self.scores, self.returns, self.alive, self.first_actions)
-        return Beam(nodes, *(column.gather(1, kept) for column in columns))
+        grown = (self.path, self.rewards, self.continuations)
+        paths = (part.gather(1, kept[:, :, None].expand(-1, -1, part.shape[2])) for part in grown)
+        return Beam(nodes, *(column.gather(1, kept) for column in columns), *paths)
 
 
 class BeamSearch:
@@ -84,10 +89,14 @@ class BeamSearch:
         if self.horizon == 0:
             return greedy_plan(root, legal)
         zeros = torch.zeros_like(root.reward)
-        beam = Beam(root, zeros, zeros, torch.ones_like(zeros), torch.zeros_like(root.ids))
+        beam = Beam(root, zeros, zeros, torch.ones_like(zeros), torch.zeros_like(root.ids),
+                    zeros[:, :, None][..., :0].long(),
+                    zeros[:, :, None][..., :0], zeros[:, :, None][..., :0])  # fmt: skip
         for step in range(self.horizon):
             beam = self._candidates(dream, beam, legal, step).best(self.width, self.tie_tolerance)
-        return Plan(beam.first_actions[:, 0], root.q[:, 0], beam.scores, beam.first_actions, beam.nodes.ids)
+        return Plan(beam.first_actions[:, 0], root.q[:, 0], beam.scores, beam.first_actions, beam.nodes.ids,
+                    dream.codes(beam.path.flatten(1)).unflatten(1, beam.path.shape[1:]),
+                    beam.rewards, beam.continuations)  # fmt: skip
 
     def _candidates(self, dream: Dream, beam: Beam, legal: Tensor, step: int) -> Beam:
         """Expand all R rows of a beam by their best C actions: R * C rows, node-major, then rank by Q."""
@@ -111,4 +120,7 @@ class BeamSearch:
         scores = returns + self.gamma ** (step + 1) * alive * leaf_value
         scores = scores.masked_fill(~possible.flatten(1), float("-inf"))
         first = actions.flatten(1) if step == 0 else spread(beam.first_actions)
-        return Beam(nodes, scores, returns, alive, first)
+        path = torch.cat((spread(beam.path), nodes.ids[:, :, None]), 2)
+        rewards = torch.cat((spread(beam.rewards), nodes.reward[:, :, None]), 2)
+        continuations = torch.cat((spread(beam.continuations), nodes.continuation[:, :, None]), 2)
+        return Beam(nodes, scores, returns, alive, first, path, rewards, continuations)

@@ -125,8 +125,11 @@ class Nodes:
 class Dream(Protocol):
     """A model of the world as a planner sees it."""
 
-    def reset(self, context: Context) -> Nodes:
+    def reset(self, context: Context, room: int = 0) -> Nodes:
         """Forget all trees and start new ones at the context's present frames: one root each, id 0, B = 1."""
+
+    def codes(self, ids: Tensor) -> Tensor:
+        """Frames."""
 
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
         """Imagine playing actions (N, B) int64 in nodes (N, B) int64: B new nodes in each tree.

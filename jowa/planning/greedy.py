@@ -24,4 +24,6 @@ def greedy_plan(root: Nodes, legal: Tensor) -> Plan:
     """The plan that looks no step ahead: its one future an environment is the present frame itself."""
     # A stable sort, because max and argmax promise nothing about which of several equal values they return.
     values, order = legal_q(root.q[:, 0], legal).sort(dim=-1, descending=True, stable=True)
-    return Plan(order[:, 0], root.q[:, 0], values[:, :1], order[:, :1], root.ids)
+    none = values.new_zeros(values.shape[0], 1, 0)
+    return Plan(order[:, 0], root.q[:, 0], values[:, :1], order[:, :1], root.ids,
+                order.new_zeros(order.shape[0], 1, 0, 1), none, none)

@@ -155,7 +155,7 @@ class MonteCarloTreeSearch:
             path = self._descend(trees, legal, simulation)
             value = self._expand(trees, dream, legal, path[-1], simulation + 1)
             self._back_up(trees, path, value, simulation + 1)
-        return self._plan(trees, root)
+        return self._plan(trees, root, dream)
 
     def _prior(self, nodes: Nodes, legal: Tensor) -> Tensor:
         """Probabilities (N, A) of the actions at nodes (N, 1)."""
@@ -214,7 +214,7 @@ class MonteCarloTreeSearch:
         trees.root_total.add_(value)
         trees.bound(trees.root_total / simulations, torch.ones_like(path[0].taken))
 
-    def _plan(self, trees: _Trees, root: Nodes) -> Plan:
+    def _plan(self, trees: _Trees, root: Nodes, dream: Dream) -> Plan:
         """The first actions ranked by the choice's criterion."""
         at_root = torch.zeros_like(trees.row)
         never = trees.visits[:, 0] == 0
@@ -226,7 +226,16 @@ class MonteCarloTreeSearch:
             worth = trees.visits[:, 0].masked_fill(never, float("-inf"))
         scores, order = worth.sort(dim=-1, descending=True, stable=True)
         ids = trees.ids.gather(1, trees.child[:, 0].gather(1, order))
-        return Plan(order[:, 0], root.q[:, 0], scores, order, ids)
+        return Plan(
+            order[:, 0],
+            root.q[:, 0],
+            scores,
+            order,
+            ids,
+            dream.codes(ids)[:, :, None],
+            trees.reward[:, 0].gather(1, order)[:, :, None],
+            trees.continuation[:, 0].gather(1, order)[:, :, None],
+        )
 
 
 def _last_of_highest(scores: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ class Plan:
     scores: Tensor
     first_actions: Tensor
     ids: Tensor
+    frames: Tensor = None  # type: ignore[assignment]
+    rewards: Tensor = None  # type: ignore[assignment]
+    continuations: Tensor = None  # type: ignore[assignment]
 
 
 class Planner(Protocol):

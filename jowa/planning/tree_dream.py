@@ -47,7 +47,7 @@ class TreeDream:
         self._trees: _Trees | None = None
 
     @torch.inference_mode()
-    def reset(self, context: Context) -> Nodes:
+    def reset(self, context: Context, room: int = 0) -> Nodes:
         """Read a context of at most the model's blocks and start new trees: their roots, with q (N, 1, 18).
 
         Raises:
