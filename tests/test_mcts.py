@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from plain_planner import PlainSearch, ToyWorld
 from test_beam_search import OperationCount, allowed, random_problem
 from test_dream import MODEL, one, random_context
 from torch import Tensor
@@ -39,96 +40,6 @@ class Diary(ToyDream):
         return super().expand(parent, action)
 
 
-class PlainNode:
-    """A state of the plain search and the action that led there."""
-
-    def __init__(self, prior: float) -> None:
-        self.prior = prior
-        self.id = 0
-        self.state = 0
-        self.reward = 0.0
-        self.ended = False
-        self.visits = 0
-        self.total = 0.0
-        self.children: dict[int, PlainNode] = {}
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.visits if self.visits else 0.0
-
-
-class PlainSearch:
-    """Monte Carlo tree search for one environment, written for reading."""
-
-    def __init__(self, mdp: ToyMDP, n: int, state: int, actions: list[int], search: MonteCarloTreeSearch) -> None:
-        self.mdp, self.n, self.actions, self.search = mdp, n, actions, search
-        self.low, self.high = math.inf, -math.inf
-        self.asked: list[tuple[int, int]] = []
-        self.root = PlainNode(prior=1.0)
-        self.root.state = state
-        self.give_children(self.root)
-        for _ in range(search.simulations):
-            self.visit(self.root, depth=0)
-
-    def legal_q(self, node: PlainNode) -> list[float]:
-        return [self.mdp.q[self.n, node.state, action].item() for action in self.actions]
-
-    def give_children(self, node: PlainNode) -> None:
-        q = self.legal_q(node)
-        powers = [math.exp((x - max(q)) / self.search.temperature) for x in q]
-        node.children = {a: PlainNode(power / sum(powers)) for a, power in zip(self.actions, powers, strict=True)}
-
-    def visit(self, node: PlainNode, depth: int) -> float:
-        """One simulation from a node that has children; the value it found for that node."""
-        action = max(self.actions, key=lambda a: (self.score(node, node.children[a]), a))
-        child = node.children[action]
-        if child.children and depth + 1 < self.search.horizon:
-            below = self.visit(child, depth + 1)
-        else:
-            below = self.imagine(node, action, child)
-            self.count(child, below)
-        value = child.reward + (0.0 if child.ended else self.search.gamma * below)
-        self.count(node, value)
-        return value
-
-    def imagine(self, parent: PlainNode, action: int, child: PlainNode) -> float:
-        place = self.n, parent.state, action
-        self.asked.append((parent.id, action))
-        child.id = len(self.asked)
-        child.state = int(self.mdp.following[place])
-        child.reward = self.mdp.reward[place].item()
-        child.ended = self.search.use_termination and bool(self.mdp.end[place])
-        if child.ended:
-            return 0.0
-        self.give_children(child)
-        return max(self.legal_q(child))
-
-    def count(self, node: PlainNode, value: float) -> None:
-        node.visits += 1
-        node.total += value
-        self.low, self.high = min(self.low, node.mean), max(self.high, node.mean)
-
-    def worth(self, child: PlainNode) -> float:
-        return child.reward + (0.0 if child.ended else self.search.gamma * child.mean)
-
-    def score(self, node: PlainNode, child: PlainNode) -> float:
-        weight = math.sqrt(node.visits) * (math.log((node.visits + 19652 + 1) / 19652) + 1.25)
-        score = weight * child.prior / (child.visits + 1)
-        if not child.visits:
-            return score
-        worth = self.worth(child)
-        return score + ((worth - self.low) / (self.high - self.low) if self.high > self.low else worth)
-
-    def measures(self) -> list[float]:
-        """What the search chooses by, of all actions."""
-        measures = [0.0 if self.search.choice == "value" else -math.inf] * ACTIONS
-        for action, child in self.root.children.items():
-            if child.visits:
-                worth = {"value": child.mean, "return": self.worth(child), "visits": float(child.visits)}
-                measures[action] = worth[self.search.choice]
-        return measures
-
-
 @settings(max_examples=120, deadline=None)
 @given(
     seed=seeds,
@@ -151,13 +62,13 @@ def test_the_search_is_the_plain_one_ties_included(
     dream = Diary(mdp)
     plan = search.plan(dream, toy_context(states), legal)
     for n in range(4):
-        plain = PlainSearch(mdp, n, int(states[n]), allowed(legal, n), search)
+        world = ToyWorld(mdp, n)
+        plain = PlainSearch(world.imagine, world.root(int(states[n])), allowed(legal, n), search)
         assert [(parent[n].item(), action[n].item()) for parent, action in dream.asked] == plain.asked
-        measures = plain.measures()
-        ranked = sorted(range(ACTIONS), key=lambda action: (-measures[action], action))
+        ranked, measures = zip(*plain.ranked(ACTIONS), strict=True)
         assert plan.actions[n].item() == ranked[0]
-        assert plan.first_actions[n].tolist() == ranked
-        assert plan.scores[n].tolist() == [measures[action] for action in ranked]
+        assert plan.first_actions[n].tolist() == list(ranked)
+        assert plan.scores[n].tolist() == list(measures)
         children = plain.root.children
         assert plan.ids[n].tolist() == [children[action].id if action in children else 0 for action in ranked]
         assert torch.equal(plan.root_q[n], mdp.q[n, states[n]])
