@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from plain_planner import PlainSearch, ToyWorld
 from test_beam_search import OperationCount, allowed, random_problem
 from test_dream import MODEL, one, random_context
 from torch import Tensor
@@ -19,7 +20,6 @@ from toy_mdp import ACTIONS, ToyDream, ToyMDP, random_legal, toy_context
 from jowa.errors import UserError
 from jowa.planning.config import PlannerConfig, check_planner, make_planner
 from jowa.planning.dream import Context, Nodes
-from jowa.planning.greedy import Greedy
 from jowa.planning.mcts import CHOICES, MonteCarloTreeSearch
 from jowa.planning.tree_dream import TreeDream
 
@@ -37,96 +37,6 @@ class Diary(ToyDream):
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
         self.asked.append((parent, action))
         return super().expand(parent, action)
-
-
-class PlainNode:
-    """A state of the plain search and the action that led there."""
-
-    def __init__(self, prior: float) -> None:
-        self.prior = prior
-        self.id = 0
-        self.state = 0
-        self.reward = 0.0
-        self.ended = False
-        self.visits = 0
-        self.total = 0.0
-        self.children: dict[int, PlainNode] = {}
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.visits if self.visits else 0.0
-
-
-class PlainSearch:
-    """Monte Carlo tree search for one environment, written for reading."""
-
-    def __init__(self, mdp: ToyMDP, n: int, state: int, actions: list[int], search: MonteCarloTreeSearch) -> None:
-        self.mdp, self.n, self.actions, self.search = mdp, n, actions, search
-        self.low, self.high = math.inf, -math.inf
-        self.asked: list[tuple[int, int]] = []
-        self.root = PlainNode(prior=1.0)
-        self.root.state = state
-        self.give_children(self.root)
-        for _ in range(search.simulations):
-            self.visit(self.root, depth=0)
-
-    def legal_q(self, node: PlainNode) -> list[float]:
-        return [self.mdp.q[self.n, node.state, action].item() for action in self.actions]
-
-    def give_children(self, node: PlainNode) -> None:
-        q = self.legal_q(node)
-        powers = [math.exp((x - max(q)) / self.search.temperature) for x in q]
-        node.children = {a: PlainNode(power / sum(powers)) for a, power in zip(self.actions, powers, strict=True)}
-
-    def visit(self, node: PlainNode, depth: int) -> float:
-        """One simulation from a node that has children; the value it found for that node."""
-        action = max(self.actions, key=lambda a: (self.score(node, node.children[a]), a))
-        child = node.children[action]
-        if child.children and depth + 1 < self.search.horizon:
-            below = self.visit(child, depth + 1)
-        else:
-            below = self.imagine(node, action, child)
-            self.count(child, below)
-        value = child.reward + (0.0 if child.ended else self.search.gamma * below)
-        self.count(node, value)
-        return value
-
-    def imagine(self, parent: PlainNode, action: int, child: PlainNode) -> float:
-        place = self.n, parent.state, action
-        self.asked.append((parent.id, action))
-        child.id = len(self.asked)
-        child.state = int(self.mdp.following[place])
-        child.reward = self.mdp.reward[place].item()
-        child.ended = self.search.use_termination and bool(self.mdp.end[place])
-        if child.ended:
-            return 0.0
-        self.give_children(child)
-        return max(self.legal_q(child))
-
-    def count(self, node: PlainNode, value: float) -> None:
-        node.visits += 1
-        node.total += value
-        self.low, self.high = min(self.low, node.mean), max(self.high, node.mean)
-
-    def worth(self, child: PlainNode) -> float:
-        return child.reward + (0.0 if child.ended else self.search.gamma * child.mean)
-
-    def score(self, node: PlainNode, child: PlainNode) -> float:
-        weight = math.sqrt(node.visits) * (math.log((node.visits + 19652 + 1) / 19652) + 1.25)
-        score = weight * child.prior / (child.visits + 1)
-        if not child.visits:
-            return score
-        worth = self.worth(child)
-        return score + ((worth - self.low) / (self.high - self.low) if self.high > self.low else worth)
-
-    def measures(self) -> list[float]:
-        """What the search chooses by, of all actions."""
-        measures = [0.0 if self.search.choice == "value" else -math.inf] * ACTIONS
-        for action, child in self.root.children.items():
-            if child.visits:
-                worth = {"value": child.mean, "return": self.worth(child), "visits": float(child.visits)}
-                measures[action] = worth[self.search.choice]
-        return measures
 
 
 @settings(max_examples=120, deadline=None)
@@ -151,13 +61,13 @@ def test_the_search_is_the_plain_one_ties_included(
     dream = Diary(mdp)
     plan = search.plan(dream, toy_context(states), legal)
     for n in range(4):
-        plain = PlainSearch(mdp, n, int(states[n]), allowed(legal, n), search)
+        world = ToyWorld(mdp, n)
+        plain = PlainSearch(world.imagine, world.root(int(states[n])), allowed(legal, n), search)
         assert [(parent[n].item(), action[n].item()) for parent, action in dream.asked] == plain.asked
-        measures = plain.measures()
-        ranked = sorted(range(ACTIONS), key=lambda action: (-measures[action], action))
+        ranked, measures = zip(*plain.ranked(ACTIONS), strict=True)
         assert plan.actions[n].item() == ranked[0]
-        assert plan.first_actions[n].tolist() == ranked
-        assert plan.scores[n].tolist() == [measures[action] for action in ranked]
+        assert plan.first_actions[n].tolist() == list(ranked)
+        assert plan.scores[n].tolist() == list(measures)
         children = plain.root.children
         first = [children[action].id if action in children else 0 for action in ranked]
         assert plan.frames[n, :, 0, 0].tolist() == dream.states[n, first].tolist()
@@ -174,43 +84,6 @@ def test_many_at_once_is_one_by_one(seed: int, simulations: int, horizon: int, c
         alone = search.plan(ToyDream(mdp.one(n)), toy_context(states[n : n + 1]), legal[n : n + 1])
         for name, part in vars(together).items():
             assert torch.equal(part[n : n + 1], getattr(alone, name)), name
-
-
-def best_return(mdp: ToyMDP, n: int, state: int, steps: int, actions: list[int]) -> dict[int, float]:
-    """For each first action the highest return of all sequences of so many steps, a legal Q at their end."""
-    returns = {}
-    for action in actions:
-        returns[action] = mdp.reward[n, state, action].item()
-        following = int(mdp.following[n, state, action])
-        if mdp.end[n, state, action]:
-            continue
-        if steps == 1:
-            below = max(mdp.q[n, following, a].item() for a in actions)
-        else:
-            below = max(best_return(mdp, n, following, steps - 1, actions).values())
-        returns[action] += 0.99 * below
-    return returns
-
-
-@pytest.mark.parametrize("horizon", [1, 2, 3])
-@pytest.mark.parametrize("choice", ["return", "visits"])
-def test_enough_simulations_find_the_optimum(horizon: int, choice: str) -> None:
-    """With a broad prior: a sharp one that is wrong takes more simulations to overcome."""
-    count = 64
-    mdp, states, legal = random_problem(12, count, 3)
-    problem = toy_context(states), legal
-    plan = MonteCarloTreeSearch(600, horizon, temperature=10.0, choice=choice).plan(ToyDream(mdp), *problem)
-    greedy = Greedy().plan(ToyDream(mdp), *problem)
-    clear = corrected = 0
-    for n in range(count):
-        returns = best_return(mdp, n, int(states[n]), horizon, allowed(legal, n))
-        best, second = sorted(returns, key=lambda action: -returns[action])[:2] if len(returns) > 1 else (None, None)
-        if best is None or returns[best] - returns[second] < 0.5:
-            continue
-        clear += 1
-        corrected += greedy.actions[n].item() != best
-        assert plan.actions[n].item() == best
-    assert clear > 15 and corrected > 5, "these problems are too easy to test with"
 
 
 def test_an_end_changes_the_choice_only_when_respected() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jowa.planning.dream import Context, Dream, Nodes
 from jowa.planning.greedy import greedy_plan
-from jowa.planning.planner import Plan, legal_q
+from jowa.planning.planner import Plan, check_legal, legal_q
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class BeamSearch:
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
+        check_legal(legal)
         root = dream.reset(context, self.room(legal.shape[1]), self.horizon)
         legal = legal.to(root.q.device)
         if self.horizon == 0:

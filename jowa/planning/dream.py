@@ -7,11 +7,15 @@ return to earlier nodes all use the same two calls.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from jowa.models.world_action_model import TASKS
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,65 @@ class Context:
         for name, vector in (("lengths", self.lengths), ("tasks", self.tasks)):
             if vector.shape != (environments,):
                 raise ValueError(f"{name} must be {(environments,)}, not {tuple(vector.shape)}")
+        if all(part.device.type == "cpu" for part in (self.codes, self.lengths, self.tasks)):
+            self._check_values()
+
+    def _check_values(self) -> None:
+        """Refuse what the model can't read; elsewhere than on the CPU the test would wait for the device."""
+        frames = self.codes.shape[1]
+        given = torch.arange(frames) < self.lengths[:, None]
+        for wrong, complaint in (
+            ((self.lengths < 1) | (self.lengths > frames), f"has a length outside 1 … {frames}, the frames there are"),
+            ((self.tasks < 0) | (self.tasks >= TASKS), f"has a task id outside 0 … {TASKS - 1}"),
+            ((given & (self.codes < 0).any(dim=2)).any(dim=1), "has negative codes in frames that are given"),
+        ):
+            if bool(wrong.any()):
+                raise ValueError(f"environment {int(wrong.nonzero()[0])} {complaint}")
+
+    @classmethod
+    def of(cls, histories: Sequence[tuple[Tensor, Tensor]], tasks: Sequence[int], width: int | None = None) -> Context:
+        """Histories of any lengths side by side, filled up with zeros.
+
+        Args:
+            histories: codes (L, K) and actions (L - 1,) int64 of each environment, oldest first: the present frame's
+                action is what is to be planned.
+            tasks: their task ids.
+            width: frames there is to be room for; those of the longest history if None.
+
+        Raises:
+            ValueError: a history is empty, ends with an action or has more than `width` frames.
+        """
+        if not histories or len(histories) != len(tasks):
+            raise ValueError(f"each environment has one history and one task, not {len(histories)} and {len(tasks)}")
+        lengths = [len(codes) for codes, _ in histories]
+        width = max(lengths) if width is None else width
+        for environment, (codes, actions) in enumerate(histories):
+            _check_history(environment, len(codes), len(actions), width)
+        return cls(
+            torch.stack([pad(codes, (0, 0, 0, width - len(codes))) for codes, _ in histories]),
+            torch.stack([pad(actions, (0, width - len(actions))) for _, actions in histories]),
+            torch.tensor(lengths, device=histories[0][0].device),
+            torch.tensor(tasks, device=histories[0][0].device),
+        )
 
     def to(self, device: torch.device | str) -> Context:
         """The same context on another device."""
         return Context(*(part.to(device) for part in (self.codes, self.actions, self.lengths, self.tasks)))
+
+
+def _check_history(environment: int, frames: int, actions: int, width: int) -> None:
+    """Refuse a history that can't be planned from, naming its environment."""
+    if frames == 0:
+        raise ValueError(f"environment {environment}'s context is empty: give at least its present frame")
+    if actions >= frames:
+        raise ValueError(
+            f"environment {environment}'s context ends with an action: {frames} frames take {frames - 1} actions, "
+            f"the present frame's is what is to be planned"
+        )
+    if actions < frames - 1:
+        raise ValueError(f"environment {environment}'s context lacks actions: {frames} frames take {frames - 1}")
+    if frames > width:
+        raise ValueError(f"environment {environment}'s context has {frames} frames, there is room for {width}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jowa.planning.dream import Context, Dream, Nodes
-from jowa.planning.planner import Plan, legal_q
+from jowa.planning.planner import Plan, check_legal, legal_q
 
 
 class Greedy:
@@ -15,6 +15,7 @@ class Greedy:
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
+        check_legal(legal)
         root = dream.reset(context)
         return greedy_plan(dream, root, legal.to(root.q.device))
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from jowa.planning.dream import Context, Dream, Nodes
-from jowa.planning.planner import Plan, legal_q
+from jowa.planning.planner import Plan, check_legal, legal_q
 
 CHOICES = ("return", "value", "visits")
 
@@ -146,6 +146,7 @@ class MonteCarloTreeSearch:
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
+        check_legal(legal)
         root = dream.reset(context, self.simulations, self.horizon)
         legal = legal.to(root.q.device)
         trees = _Trees.around(root, self.simulations + 1)

@@ -43,6 +43,21 @@ class Planner(Protocol):
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
 
 
+def check_legal(legal: Tensor) -> None:
+    """Refuse environments in which nothing may be played; `legal` (N, A) bool.
+
+    Only on the CPU: elsewhere the test would wait for the device.
+
+    Raises:
+        ValueError: naming the first such environment.
+    """
+    if legal.device.type != "cpu":
+        return
+    stuck = (~legal.any(dim=1)).nonzero()[:, 0].tolist()
+    if stuck:
+        raise ValueError(f"environment {stuck[0]} has no legal action: give each at least one")
+
+
 def legal_q(q: Tensor, legal: Tensor) -> Tensor:
     """Expected Q (N, ..., A) with -inf at the illegal actions of `legal` (N, A)."""
     between = (1,) * (q.dim() - legal.dim())
