@@ -55,6 +55,7 @@ from jowa.files import require_writable_folder
 from jowa.games import check_game, reference
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig, check_planner
+from jowa.planning.execution import ExecutionConfig, check_execution
 from jowa.planning.strips import dream_strips, reconstruct
 from jowa.planning.tree_dream import TreeDream
 from jowa.training.distribution import Distribution, distributed
@@ -71,9 +72,10 @@ class EvaluateConfig:
     checkpoint of another size, any if null.
 
     games: the games to play, those of the training data if empty. episodes: for each game and way of playing.
-    environments: how many of a game's episodes run side by side. data: the episode store to compare with and to take
-    held-out sequences from, that of the training run if null. world_model_sequences: held-out sequences measured, 0 for
-    none. film_decisions: agent steps of each game's film. out: where to write, <run>/evaluations/NNN if null.
+    environments: how many of a game's episodes run side by side. execution: how imagination is computed. data: the
+    episode store to compare with and to take held-out sequences from, that of the training run if null.
+    world_model_sequences: held-out sequences measured, 0 for none. film_decisions: agent steps of each game's film.
+    out: where to write, <run>/evaluations/NNN if null.
     """
 
     ckpt: str = "???"
@@ -84,6 +86,7 @@ class EvaluateConfig:
     seed: int = 0
     modes: list[str] = field(default_factory=lambda: [RANDOM, NO_PLANNING, PLANNING])
     planner: PlannerConfig = field(default_factory=PlannerConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     data: str | None = None
@@ -113,6 +116,7 @@ def check(config: EvaluateConfig) -> None:
     check_bootstrap(config.bootstrap)
     config.protocol.check()
     check_planner(config.planner)
+    check_execution(config.execution)
 
 
 def main(config: EvaluateConfig) -> None:
@@ -174,7 +178,9 @@ def evaluate_modes(
 ) -> tuple[list[ModeResult], list[Rollout]]:
     """Play every mode; each process plays its share of the games and all get all results."""
     references = {game: reference(game) for game in games}
-    rules = Rules(config.protocol, config.seed, config.episodes, config.environments, config.film_decisions)
+    rules = Rules(
+        config.protocol, config.seed, config.episodes, config.environments, config.film_decisions, config.execution
+    )
     results, rollouts = [], []
     for mode in config.modes:
         planners = planners_of(mode, config.planner, agent, games)

@@ -23,10 +23,12 @@ from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig, episode_seed
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
-from jowa.evaluation.recorder import LEVELS, Share, agent_player, record_policy, shares
+from jowa.evaluation.player import agent_player
+from jowa.evaluation.recorder import LEVELS, Share, record_policy, shares
 from jowa.evaluation.rollout import Turn, play
 from jowa.games import PRETRAINING_GAMES, legal_actions
 from jowa.planning.config import PlannerConfig
+from jowa.planning.execution import ExecutionConfig
 from jowa.training.distribution import choose_device
 from jowa.training.starting_point import open_agent
 
@@ -77,7 +79,8 @@ def test_without_chance_it_plays_as_in_an_evaluation(smoke_run: Path, tmp_path: 
     record(config(tmp_path, smoke_run, steps=1, epsilon=0.0, planner=planner, protocol=protocol))
     frames, actions, rewards, _, _, seeds = contents(tmp_path, "Breakout")
     environments = AtariEnvironments(["Breakout"], protocol, [0])
-    player = agent_player(open_agent(str(smoke_run)).agent, planner, environments, choose_device("cpu", "device"))
+    agent, cpu = open_agent(str(smoke_run)).agent, choose_device("cpu", "device")
+    player = agent_player(agent, planner, ExecutionConfig(), environments, cpu)
     rollout = play(environments, player, {"Breakout": seeds}, mode="test", film_decisions=99, progress=False)
     film = rollout.films[0]
     assert len(seeds) == 1 and rollout.episodes[0].length == len(actions) == 20

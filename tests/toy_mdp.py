@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jowa.planning.dream import Context, Nodes
+from jowa.planning.dream import Context, Needs, Nodes
 
 ACTIONS = 18
 
@@ -73,6 +73,9 @@ class ToyDream:
 
     def keep(self, ids: Tensor) -> None:
         self.alive = torch.zeros_like(self.alive).scatter(1, ids, True)
+
+    def environments(self, count: int, frames: int, needs: Needs) -> int:
+        return count
 
     def codes(self, ids: Tensor) -> Tensor:
         return self.states.gather(1, ids)[:, :, None]

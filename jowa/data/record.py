@@ -43,7 +43,8 @@ from jowa.envs.protocol import episode_seed
 from jowa.envs.roms import rom_path
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
-from jowa.evaluation.recorder import Share, agent_player, record_policy, shares
+from jowa.evaluation.player import agent_player
+from jowa.evaluation.recorder import Share, record_policy, shares
 from jowa.evaluation.rollout import Policy
 from jowa.files import require_writable_folder
 from jowa.games import task_id
@@ -194,7 +195,7 @@ def _player(config: RecordConfig, environments: AtariEnvironments) -> Policy:
     planner = planner_for(config, environments.games[0])
     if planner is not None:
         agent = opened_agent(config.policy).agent
-        return agent_player(agent, planner, environments, choose_device(config.device, "device"))
+        return agent_player(agent, planner, config.execution, environments, choose_device(config.device, "device"))
     from jowa.evaluation.sb3_player import Sb3Player
 
     return Sb3Player(load_sb3(config, list(dict.fromkeys(environments.games))), environments.games)

@@ -14,6 +14,7 @@ from jowa.envs.roms import rom_md5
 from jowa.errors import UserError
 from jowa.games import GAMES, HELD_OUT_GAMES, PRETRAINING_GAMES, check_game
 from jowa.planning.config import PlannerConfig, check_planner
+from jowa.planning.execution import ExecutionConfig, check_execution
 from jowa.training.distribution import choose_device
 from jowa.training.starting_point import StartingPoint, open_agent
 
@@ -29,7 +30,7 @@ class RecordConfig:
     those of its training.
     policy: random, scripted (games with a controller), lookahead (any game; slow), mix (from random to good, as a
     learner's history), sb3 (an agent of stable-baselines3 while it trains), or an agent: the folder of a JOWA run or
-    checkpoint, or a published file. planner: how that agent plays.
+    checkpoint, or a published file. planner: how that agent plays. execution: how its imagination is computed.
     epsilon: share of random actions. schedule: constant, or rising quality: the share falls from 1 to epsilon.
     environments: episodes of a game that an agent plays side by side, each held in memory (7 kB an agent step) until it
     ends; without workers it plays all games at once. device, threads: PyTorch's, for agents.
@@ -45,6 +46,7 @@ class RecordConfig:
     schedule: str = "constant"
     epsilon: float = 0.0
     planner: PlannerConfig = field(default_factory=lambda: PlannerConfig("greedy", width=1, horizon=0, context=8))
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     sb3: Sb3Config = field(default_factory=Sb3Config)
     environments: int = 8
     device: str = "auto"
@@ -96,6 +98,7 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
             load_sb3(config, games)
     elif names_agent(config.policy):
         check_planner(config.planner)
+        check_execution(config.execution)
         agent = opened_agent(config.policy).agent
         for game in games:
             config.planner.for_game(agent.model.config, game)

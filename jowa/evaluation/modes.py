@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
 from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig
-from jowa.evaluation.player import Player, RandomPlayer
+from jowa.evaluation.player import RandomPlayer, agent_player
 from jowa.evaluation.rollout import Policy, Rollout, episode_seeds, play
 from jowa.models.agent_files import Agent
-from jowa.planning.config import PlannerConfig, make_planner
-from jowa.planning.tree_dream import TreeDream
+from jowa.planning.config import PlannerConfig
+from jowa.planning.execution import ExecutionConfig
 
 RANDOM, NO_PLANNING, PLANNING = "random", "no planning", "planning"
 
@@ -35,6 +35,7 @@ class Rules:
     episodes: int
     environments: int
     film_decisions: int
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
 
 def planners_of(mode: str, config: PlannerConfig, agent: Agent, games: Sequence[str]) -> dict[str, PlannerConfig]:
@@ -94,8 +95,7 @@ def _play_alike(
     environments = AtariEnvironments(rows, rules.protocol, list(range(len(rows))))
     policy: Policy = RandomPlayer(environments.legal)
     if planner is not None:
-        dream, tasks, legal = TreeDream(agent.model), environments.tasks, environments.legal
-        policy = Player(agent.tokenizer, dream, make_planner(planner), planner.context, tasks, legal, device)
+        policy = agent_player(agent, planner, rules.execution, environments, device)
     try:
         return play(
             environments,

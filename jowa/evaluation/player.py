@@ -7,10 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jowa.envs.atari import AtariEnvironments
 from jowa.evaluation.noise import random_legal_actions, uniform
 from jowa.evaluation.rollout import Turn
+from jowa.models.agent_files import Agent
+from jowa.planning.config import PlannerConfig, make_planner
 from jowa.planning.dream import Context, Dream
+from jowa.planning.execution import ExecutionConfig, make_dream
 from jowa.planning.planner import Planner
+from jowa.planning.splitting import InParts
 
 _WHICH_ACTION = 3
 
@@ -96,6 +101,16 @@ class Player:
         self._lengths[full] -= 1
         self._codes[rows, self._lengths[rows]] = codes
         self._lengths[rows] += 1
+
+
+def agent_player(
+    agent: Agent, planner: PlannerConfig, execution: ExecutionConfig, environments: AtariEnvironments,
+    device: torch.device,
+) -> Player:  # fmt: skip
+    """The agent, moved to the device, as it plays in these environments with checked settings of one planner."""
+    tokenizer, model = agent.tokenizer.to(device), agent.model.to(device)
+    dream, in_parts = make_dream(model, execution), InParts(make_planner(planner))
+    return Player(tokenizer, dream, in_parts, planner.context, environments.tasks, environments.legal, device)
 
 
 class RandomPlayer:

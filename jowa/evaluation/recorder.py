@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from jowa.data.behaviours import SCHEDULES
@@ -21,11 +20,7 @@ from jowa.data.recording import Advance, EpisodeBuffer
 from jowa.data.sources.episode import SourceEpisode
 from jowa.envs.atari import AtariEnvironments, StepResult
 from jowa.envs.protocol import episode_seed
-from jowa.evaluation.player import Player
 from jowa.evaluation.rollout import Policy, Turn, with_chance
-from jowa.models.agent_files import Agent
-from jowa.planning.config import PlannerConfig, make_planner
-from jowa.planning.tree_dream import TreeDream
 
 LEVELS = 10
 """Into how many stairs of equal length a changing quality is cut: what runs side by side has no earlier and later."""
@@ -59,15 +54,6 @@ def shares(steps: int, seed: int, schedule: str, epsilon: float) -> list[Share]:
         )
         for level in range(levels)
     ]
-
-
-def agent_player(agent: Agent, planner: PlannerConfig, environments: AtariEnvironments, device: torch.device) -> Policy:
-    """The agent, moved to the device, as it plays in these environments with checked settings of one planner."""
-    agent.tokenizer.to(device)
-    agent.model.to(device)
-    tasks, legal = environments.tasks, environments.legal
-    dream = TreeDream(agent.model)
-    return Player(agent.tokenizer, dream, make_planner(planner), planner.context, tasks, legal, device)
 
 
 def record_policy(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from jowa.planning.dream import Context, Dream, Nodes
+from jowa.planning.dream import Context, Dream, Needs, Nodes
 from jowa.planning.greedy import greedy_plan
 from jowa.planning.planner import Plan, check_legal, legal_q
 
@@ -90,11 +90,21 @@ class BeamSearch:
         self.use_termination = use_termination
         self.tie_tolerance = tie_tolerance
 
+    def needs(self, actions: int) -> Needs:
+        """Alive in a round are the frames of the futures kept and of what these grow by, `width` more each."""
+        columns, leaves, alive, most, widest = min(self.width, actions), 1, 0, 0, 0
+        for step in range(self.horizon):
+            grown = leaves * columns
+            alive = min(alive, leaves * step) + grown
+            most, widest = max(most, alive), max(widest, grown)
+            leaves = min(self.width, grown)
+        return Needs(most, widest)
+
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
         check_legal(legal)
-        root = dream.reset(context, self.room(legal.shape[1]), self.horizon)
+        root = dream.reset(context, self.needs(legal.shape[1]).nodes, self.horizon)
         legal = legal.to(root.q.device)
         if self.horizon == 0:
             return greedy_plan(dream, root, legal)
@@ -110,15 +120,6 @@ class BeamSearch:
             beam.first_actions[:, 0], root.q[:, 0], beam.scores, beam.first_actions, frames, beam.rewards,
             beam.continuations,
         )  # fmt: skip
-
-    def room(self, actions: int) -> int:
-        """Imagined frames that are alive at once in each tree, with so many actions in all."""
-        columns, leaves, alive, most = min(self.width, actions), 1, 0, 0
-        for step in range(self.horizon):
-            grown = leaves * columns
-            alive = min(alive, leaves * step) + grown
-            leaves, most = min(self.width, grown), max(most, alive)
-        return most
 
     def _candidates(self, dream: Dream, beam: Beam, leaves: Tensor, legal: Tensor, step: int) -> Beam:
         """Expand all R rows of a beam by their best C actions: R * C rows, node-major, then rank by Q."""

@@ -7,7 +7,7 @@ where it is needed: reward and end at the action, the next code at all tokens bu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -43,6 +43,12 @@ class Imagined(NamedTuple):
     continuations: Tensor
     codes: Tensor
     q: Tensor
+
+
+class Decoder(Protocol):
+    """Anything that decodes blocks, writing their keys and values into the cache."""
+
+    def __call__(self, cache: KeyValueCache, block: Block) -> Imagined: ...
 
 
 class BlockDecoder:

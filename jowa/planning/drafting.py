@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import WorldActionModel
-from jowa.planning.decoder import Block, Imagined, at_least_float32
+from jowa.planning.decoder import Block, Decoder, Imagined, at_least_float32
 from jowa.planning.tree import Growth
 
 
@@ -64,6 +64,16 @@ class DraftingDecoder:
         slots = growth.slots[start:stop].flatten()
         hidden = model.trunk(torch.cat(parts, dim=1), cache, slots, _open(growth, start, stop))
         return hidden.view(count, stop - start, children, -1)
+
+
+class FewDrafted:
+    """Drafts where at most `rows` nodes are imagined at once, all environments together, and else decodes plainly."""
+
+    def __init__(self, drafting: Decoder, plain: Decoder, rows: int) -> None:
+        self._drafting, self._plain, self._rows = drafting, plain, rows
+
+    def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
+        return (self._drafting if block.actions.numel() <= self._rows else self._plain)(cache, block)
 
 
 def _open(growth: Growth, start: int, stop: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -85,6 +85,10 @@ class Context:
             torch.tensor(tasks, device=histories[0][0].device),
         )
 
+    def rows(self, index: Tensor) -> Context:
+        """The environments `index` (n,) int64."""
+        return Context(self.codes[index], self.actions[index], self.lengths[index], self.tasks[index])
+
     def to(self, device: torch.device | str) -> Context:
         """The same context on another device."""
         return Context(*(part.to(device) for part in (self.codes, self.actions, self.lengths, self.tasks)))
@@ -122,6 +126,13 @@ class Nodes:
     q: Tensor
 
 
+class Needs(NamedTuple):
+    """What a planner asks of a dream in each tree: imagined nodes alive at once, and new ones in one call."""
+
+    nodes: int
+    at_once: int
+
+
 class Dream(Protocol):
     """A model of the world as a planner sees it."""
 
@@ -149,3 +160,6 @@ class Dream(Protocol):
 
     def codes(self, ids: Tensor) -> Tensor:
         """The frames' codes (N, B, K) int64 at nodes (N, B)."""
+
+    def environments(self, count: int, frames: int, needs: Needs) -> int:
+        """How many of `count` environments with so many frames of context there is memory for at once, at least 1."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jowa.planning.dream import Context, Dream, Nodes
+from jowa.planning.dream import Context, Dream, Needs, Nodes
 from jowa.planning.planner import Plan, check_legal, legal_q
 
 
 class Greedy:
     """Plays the legal action of highest expected Q; the lowest one of several equal ones."""
+
+    def needs(self, actions: int) -> Needs:
+        """Nothing is imagined."""
+        return Needs(0, 0)
 
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:

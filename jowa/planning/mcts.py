@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jowa.planning.dream import Context, Dream, Nodes
+from jowa.planning.dream import Context, Dream, Needs, Nodes
 from jowa.planning.planner import Plan, check_legal, legal_q
 
 CHOICES = ("return", "value", "visits")
@@ -142,6 +142,10 @@ class MonteCarloTreeSearch:
         self.gamma = gamma
         self.choice = choice
         self.use_termination = use_termination
+
+    def needs(self, actions: int) -> Needs:
+        """A node a simulation, and no node is ever done with."""
+        return Needs(self.simulations, 1)
 
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:

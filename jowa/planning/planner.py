@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from jowa.planning.dream import Context, Dream
+from jowa.planning.dream import Context, Dream, Needs
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Plan:
 
 class Planner(Protocol):
     """Chooses actions for N environments at once."""
+
+    def needs(self, actions: int) -> Needs:
+        """What a plan takes with so many actions in the full set."""
 
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""

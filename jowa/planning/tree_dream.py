@@ -13,8 +13,9 @@ from torch import Tensor
 
 from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import WorldActionModel
-from jowa.planning.decoder import Block, BlockDecoder, at_least_float32
-from jowa.planning.dream import Context, Nodes
+from jowa.planning.decoder import Block, BlockDecoder, Decoder, at_least_float32
+from jowa.planning.dream import Context, Needs, Nodes
+from jowa.planning.memory import free_bytes, plan_bytes
 from jowa.planning.tree import Tree, slots_for
 
 
@@ -35,18 +36,32 @@ class TreeDream:
         model: in eval mode.
         temperature: 0 decodes the likeliest codes; above 0 codes are sampled. Reward and end are always the mode.
         generator: source of the samples, on the model's device; the global one if None.
+        decode: how blocks are decoded, if not by one trunk call a position; only at temperature 0.
+        memory: bytes that trees may take at once (see `environments`); None for 90 % of what is free when it is asked.
+        graphed: whether `decode` replays CUDA graphs, which takes more memory.
     """
 
     def __init__(
-        self, model: WorldActionModel, temperature: float = 0.0, generator: torch.Generator | None = None
+        self,
+        model: WorldActionModel,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+        decode: Decoder | None = None,
+        memory: int | None = None,
+        graphed: bool = False,
     ) -> None:
         if temperature < 0:
             raise ValueError(f"temperature must be 0 or more, not {temperature}")
         self._model = model
         self._temperature = temperature
         self._generator = generator
-        self._decode = BlockDecoder(model, self._choose)
-        self._memory: KeyValueCache | None = None
+        if temperature > 0 and decode is not None:
+            raise ValueError("samples are drawn by the plain decoder only: leave out `decode` or the temperature")
+        self._decode = decode or BlockDecoder(model, self._choose)
+        self._memory = memory
+        self._graphed = graphed
+        self._fitting: dict[tuple[int, Needs], int] = {}
+        self._kept: KeyValueCache | None = None
         self._trees: _Trees | None = None
 
     @torch.inference_mode()
@@ -104,6 +119,18 @@ class TreeDream:
         codes = self._present().tree.codes
         return codes.gather(1, ids[:, :, None].expand(-1, -1, codes.shape[2]))
 
+    def environments(self, count: int, frames: int, needs: Needs) -> int:
+        """How many of `count` environments with so many frames of context there is memory for at once, at least 1.
+
+        By the formula of `jowa.planning.memory`; the last cache counts as free. What has fitted once fits.
+        """
+        if count > self._fitting.get((frames, needs), 0):
+            kept = 0 if self._kept is None else sum(layer.nbytes for layer in self._kept.layers)
+            memory = int(0.9 * free_bytes(self._model.device)) + kept if self._memory is None else self._memory
+            most = memory // plan_bytes(self._model, frames, needs, self._graphed)
+            self._fitting[frames, needs] = max(1, min(count, most))
+        return min(count, self._fitting[frames, needs])
+
     def _present(self) -> _Trees:
         if self._trees is None:
             raise ValueError("the dream has no trees yet: call reset() first")
@@ -119,11 +146,11 @@ class TreeDream:
 
     def _cache(self, count: int, slots: int) -> KeyValueCache:
         """A cache of so many slots for so many environments, in the memory of the last one if that is large enough."""
-        memory = self._memory
-        if memory is None or memory.slots != slots or memory.batch < count or memory.device != self._model.device:
-            self._trees = self._memory = None
-            self._memory = memory = self._model.new_cache(count, slots)
-        return memory.first(count)
+        kept, model = self._kept, self._model
+        if kept is None or kept.slots != slots or kept.batch < count or kept.device != model.device:
+            self._trees = self._kept = None
+            self._kept = kept = model.new_cache(count, slots)
+        return kept.first(count)
 
     def _embed_context(self, context: Context) -> Tensor:
         """Tokens of the prefix, (N, (K + 1) L - 1, D), what lies beyond an environment's length being arbitrary."""

@@ -1,0 +1,63 @@
+"""How imagination is computed on the machine at hand. None of it changes what is chosen, up to rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jowa.errors import UserError
+from jowa.models.world_action_model import WorldActionModel
+from jowa.planning.buckets import BucketedDream
+from jowa.planning.decoder import BlockDecoder, Decoder
+from jowa.planning.drafting import DraftingDecoder, FewDrafted
+from jowa.planning.graphs import GraphedDecoder
+from jowa.planning.tree_dream import TreeDream
+
+DRAFT_ROWS = 8
+"""On a CPU drafting saves time for so few rows even where most guesses are wrong: see benchmarks/README.md."""
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """draft_rows: guess a new frame from the present one and verify the guess, instead of decoding code by code, where
+    so few frames (environments times futures) are imagined at once; 0 for never; null for 8 on a CPU and 0 on a GPU.
+
+    graphs: on a GPU, replay one CUDA graph an imagined frame. compile: compile the trunk with torch.compile.
+    memory: GiB a plan may take, more environments than fit are planned for in parts; null for 90 % of what is free.
+    """
+
+    draft_rows: int | None = None
+    graphs: bool = True
+    compile: bool = False
+    memory: float | None = None
+
+
+def check_execution(config: ExecutionConfig) -> None:
+    """Raises UserError for settings that can't work, naming the key."""
+    if config.draft_rows is not None and config.draft_rows < 0:
+        raise UserError(f"execution.draft_rows must not be negative, but is {config.draft_rows}.")
+    if config.memory is not None and not config.memory > 0:
+        raise UserError(f"execution.memory must be above 0 GiB, not {config.memory}.")
+
+
+def make_dream(model: WorldActionModel, config: ExecutionConfig) -> TreeDream | BucketedDream:
+    """Imagination in a model that is on its device already."""
+    on_gpu = model.device.type == "cuda"
+    decode: Decoder = BlockDecoder(model, _likeliest)
+    if config.compile:
+        decode = BlockDecoder(model, _likeliest, torch.compile(model.trunk.forward, dynamic=False), static=True)
+    graphed = on_gpu and config.graphs
+    if graphed:
+        decode = GraphedDecoder(decode)
+    rows = config.draft_rows if config.draft_rows is not None else 0 if on_gpu else DRAFT_ROWS
+    if rows:
+        decode = FewDrafted(DraftingDecoder(model), decode, rows)
+    memory = None if config.memory is None else int(config.memory * 2**30)
+    dream = TreeDream(model, decode=decode, memory=memory, graphed=graphed)
+    return BucketedDream(dream) if graphed or config.compile else dream
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=-1)

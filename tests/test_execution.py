@@ -1,0 +1,247 @@
+"""However imagination is computed, the plans are the same: drafted, replayed, compiled, in buckets, in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from live_bytes import LiveBytes
+from test_dream import make_model, random_context
+from torch import Tensor
+from toy_mdp import random_legal
+
+from jowa.errors import UserError
+from jowa.models.transformer import KeyValueCache
+from jowa.models.world_action_model import ModelConfig, WorldActionModel
+from jowa.planning.beam_search import BeamSearch
+from jowa.planning.buckets import BucketedDream, bucket
+from jowa.planning.decoder import Block, BlockDecoder, Decoder, Imagined
+from jowa.planning.drafting import DraftingDecoder, FewDrafted
+from jowa.planning.dream import Context, Needs
+from jowa.planning.execution import DRAFT_ROWS, ExecutionConfig, check_execution, make_dream
+from jowa.planning.graphs import MOST_GRAPHS, GraphedDecoder
+from jowa.planning.greedy import Greedy
+from jowa.planning.mcts import MonteCarloTreeSearch
+from jowa.planning.memory import free_bytes, plan_bytes
+from jowa.planning.planner import Plan, Planner
+from jowa.planning.splitting import InParts
+from jowa.planning.tree_dream import TreeDream
+
+MODEL = make_model(9)
+LENGTHS, TASKS = [2, 5, 1, 4, 3], [0, 17, 59, 3, 8]
+PLANNERS: list[Planner] = [BeamSearch(2, 3), BeamSearch(3, 2), MonteCarloTreeSearch(7, 3), Greedy()]
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=-1)
+
+
+def same(a: Plan, b: Plan) -> None:
+    assert torch.equal(a.actions, b.actions) and torch.equal(a.first_actions, b.first_actions)
+    assert torch.allclose(a.scores, b.scores, atol=1e-5) and torch.allclose(a.root_q, b.root_q, atol=1e-5)
+    kept = a.scores > -torch.inf
+    for part in ("frames", "rewards", "continuations"):
+        assert torch.equal(getattr(a, part)[kept], getattr(b, part)[kept])
+
+
+def rerun(compute: Callable[[], Imagined]) -> tuple[Callable[[], None], Imagined]:
+    """Records on any device what a graph would: results always land in the same tensors."""
+    held = Imagined(*(part.clone() for part in compute()))
+
+    def replay() -> None:
+        for own, new in zip(held, compute(), strict=True):
+            own.copy_(new)
+        made.append(1)
+
+    made: list[int] = []
+    return replay, held
+
+
+def ways() -> dict[str, Callable[[], TreeDream | BucketedDream]]:
+    plain = BlockDecoder(MODEL, likeliest)
+    static = BlockDecoder(MODEL, likeliest, static=True)
+    return {
+        "drafted": lambda: TreeDream(MODEL, decode=DraftingDecoder(MODEL)),
+        "few drafted": lambda: TreeDream(MODEL, decode=FewDrafted(DraftingDecoder(MODEL), plain, 10)),
+        "static": lambda: TreeDream(MODEL, decode=static),
+        "bucketed": lambda: BucketedDream(TreeDream(MODEL)),
+        "graphed": lambda: BucketedDream(TreeDream(MODEL, decode=GraphedDecoder(plain, rerun))),
+        "as the CPU does": lambda: make_dream(MODEL, ExecutionConfig()),
+    }
+
+
+@pytest.mark.parametrize("way", ways())
+def test_every_way_of_imagining_makes_the_same_plans(way: str) -> None:
+    """One dream for all plans: batches grow and shrink, contexts change, planners ask for more and less room."""
+    dream = ways()[way]()
+    for seed, planner in enumerate(PLANNERS * 2):
+        count = (5, 3, 4, 1)[seed % 4]
+        context = random_context(seed, LENGTHS[:count], TASKS[:count], 9)
+        legal = random_legal(seed, count, 6)
+        same(planner.plan(dream, context, legal), planner.plan(TreeDream(MODEL), context, legal))
+
+
+def expanded(dream: TreeDream, context: Context) -> Tensor:
+    root = dream.reset(context, room=2)
+    return dream.codes(dream.expand(root.ids.repeat(1, 2), torch.tensor([[3, 4]] * len(context.lengths))).ids)
+
+
+@pytest.mark.parametrize("right", [9, 5, 0])
+def test_a_draft_costs_a_call_for_every_wrong_guess(right: int) -> None:
+    """With the model's own frame as the draft one call is enough; the first wrong code is mended by the next call."""
+    context, model = random_context(1, [4], [2], 9), make_model(9)
+    true = expanded(TreeDream(model), context)
+    guess = true.clone()
+    guess[:, :, right:] = (guess[:, :, right:] + 1) % 24
+    drafting = DraftingDecoder(model)
+
+    def decode(cache: KeyValueCache, block: Block) -> Imagined:
+        return drafting(cache, block._replace(draft=guess))
+
+    tokens: list[int] = []
+    model.trunk.register_forward_pre_hook(lambda _, given: tokens.append(given[0].shape[1]))
+    assert torch.equal(expanded(TreeDream(model, decode=decode), context), true)
+    assert tokens[:2] == [4 * 10 - 1, 2 * 10], "the context, then the whole block of both nodes"
+    assert len(tokens) == 2 if right == 9 else 3 <= len(tokens) <= 2 + 9 - right
+    if right == 5:
+        assert tokens[2] == 2 * 4, "what was right, and the first code that was not, are done with"
+
+
+def test_recordings_are_made_once_a_shape_and_dropped_when_many() -> None:
+    made = []
+
+    def record(compute: Callable[[], Imagined]) -> tuple[Callable[[], None], Imagined]:
+        made.append(1)
+        return rerun(compute)
+
+    decoder = GraphedDecoder(BlockDecoder(MODEL, likeliest), record)
+    dream = BucketedDream(TreeDream(MODEL, decode=decoder))
+    context, legal = random_context(0, LENGTHS, TASKS, 9), random_legal(0, 5, 6)
+    BeamSearch(2, 2).plan(dream, context, legal)
+    assert len(made) == 2
+    for count in (5, 6, 5):
+        rows = torch.arange(count) % 5
+        BeamSearch(2, 2).plan(dream, context.rows(rows), legal[rows])
+    assert len(made) == 2, "five and six environments share a bucket"
+    small = BucketedDream(TreeDream(make_model(2), decode=decoder))
+    for count in range(1, MOST_GRAPHS * 2):
+        small.reset(random_context(0, [1] * bucket(count), [0] * bucket(count), 2), room=1)
+    assert len(decoder._recordings) <= MOST_GRAPHS
+
+
+@given(st.integers(1, 5000))
+def test_buckets_are_few_and_hardly_larger(count: int) -> None:
+    assert count <= bucket(count) <= 1.5 * count
+    assert bucket(bucket(count)) == bucket(count)
+
+
+@pytest.mark.parametrize("planner", PLANNERS, ids=lambda planner: type(planner).__name__)
+@pytest.mark.parametrize("bucketed", [False, True])
+def test_a_plan_in_parts_is_the_plan(planner: Planner, bucketed: bool) -> None:
+    context, legal = random_context(3, LENGTHS, TASKS, 9), random_legal(3, 5, 6)
+    whole = planner.plan(TreeDream(MODEL), context, legal)
+    for most in (1, 2, 4, 5):
+        memory = most * plan_bytes(MODEL, 5, planner.needs(18)) + 1
+        tree = TreeDream(MODEL, memory=memory)
+        counts = []
+        reset = tree.reset
+
+        def noted(context: Context, *others, reset=reset, counts=counts):
+            counts.append(len(context.lengths))
+            return reset(context, *others)
+
+        tree.reset = noted
+        same(InParts(planner).plan(BucketedDream(tree) if bucketed else tree, context, legal), whole)
+        assert max(counts) <= most and (most < 5 or len(counts) == 1 or bucketed)
+
+
+def test_too_little_memory_is_one_environment_at_a_time() -> None:
+    assert TreeDream(MODEL, memory=1).environments(7, 4, Needs(6, 4)) == 1
+    assert TreeDream(MODEL).environments(7, 4, Needs(6, 4)) == 7, "the machine's own memory is enough"
+    assert free_bytes(torch.device("cpu")) > 2**20
+
+
+SHAPES = [
+    (ModelConfig(layers=4, heads=8, width=512), 2048, 36, 6, BeamSearch(2, 2)),
+    (ModelConfig(layers=12, heads=12, width=768, q_networks=3, q_width=1792), 2048, 36, 6, BeamSearch(4, 2)),
+    (ModelConfig(layers=4, heads=8, width=64, q_width=64), 64, 36, 1, BeamSearch(4, 4)),
+    (ModelConfig(layers=2, heads=4, width=128, q_width=64), 2048, 36, 1, BeamSearch(4, 4)),
+    (ModelConfig(layers=2, heads=4, width=32, q_networks=5, q_width=64), 16, 9, 1, BeamSearch(4, 2)),
+    (ModelConfig(layers=2, heads=4, width=256, q_width=64, q_loss="mse"), 16, 9, 1, BeamSearch(6, 3)),
+    (ModelConfig(layers=2, heads=4, width=256, q_width=64), 16, 36, 4, MonteCarloTreeSearch(9, 3)),
+    (ModelConfig(layers=2, heads=4, width=256, q_width=64), 16, 9, 8, Greedy()),
+]
+
+
+@pytest.mark.parametrize(("sizes", "vocabulary", "tokens", "frames", "planner"), SHAPES)
+@pytest.mark.parametrize("count", [4, 16])
+def test_the_peak_is_what_the_formula_says(
+    sizes: ModelConfig, vocabulary: int, tokens: int, frames: int, planner: Planner, count: int
+) -> None:
+    """To a percent, on tensors that hold no data, in single and half precision."""
+    context = random_context(0, [frames] * count, [0] * count, tokens).to("meta")
+    legal = torch.ones(count, 18, dtype=torch.bool, device="meta")
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.device("meta"):
+            model = WorldActionModel(sizes, vocabulary, tokens).to(dtype).eval()
+        with LiveBytes() as live:
+            planner.plan(TreeDream(model), context, legal)
+        expected = count * plan_bytes(model, frames, planner.needs(18))
+        assert live.peak == pytest.approx(expected, rel=0.01), dtype
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_graphs_make_the_same_plans_on_a_gpu(compiled: bool) -> None:
+    model = make_model(9).float().cuda()
+    dream = make_dream(model, ExecutionConfig(compile=compiled))
+    for seed, planner in enumerate(PLANNERS * 3):
+        count = (5, 3, 4, 1)[seed % 4]
+        context = random_context(seed, LENGTHS[:count], TASKS[:count], 9)
+        legal = random_legal(seed, count, 6)
+        plain = planner.plan(TreeDream(model), context, legal)
+        graphed = planner.plan(dream, context, legal)
+        assert torch.equal(plain.actions, graphed.actions)
+        assert torch.allclose(plain.scores, graphed.scores, atol=1e-3)
+
+
+def test_a_compiled_trunk_makes_the_same_plans() -> None:
+    trunk = torch.compile(MODEL.trunk.forward, backend="aot_eager", dynamic=False, fullgraph=True)
+    dream = BucketedDream(TreeDream(MODEL, decode=BlockDecoder(MODEL, likeliest, trunk, static=True)))
+    context, legal = random_context(2, LENGTHS, TASKS, 9), random_legal(2, 5, 6)
+    same(BeamSearch(2, 2).plan(dream, context, legal), BeamSearch(2, 2).plan(TreeDream(MODEL), context, legal))
+
+
+def test_samples_come_from_the_plain_decoder_only() -> None:
+    with pytest.raises(ValueError, match="temperature"):
+        TreeDream(MODEL, temperature=1.0, decode=DraftingDecoder(MODEL))
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"draft_rows": -1}, "execution.draft_rows"),
+        ({"memory": 0.0}, "execution.memory"),
+        ({"memory": -2.0}, "execution.memory"),
+        ({"memory": float("nan")}, "execution.memory"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(settings: dict, key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        check_execution(ExecutionConfig(**settings))
+
+
+def test_drafting_can_be_switched_off_and_on() -> None:
+    def decoder(**settings: int) -> Decoder:
+        dream = make_dream(MODEL, ExecutionConfig(**settings))
+        assert isinstance(dream, TreeDream)
+        return dream._decode
+
+    assert isinstance(decoder(draft_rows=0), BlockDecoder)
+    default, many = decoder(), decoder(draft_rows=64)
+    assert isinstance(default, FewDrafted) and default._rows == DRAFT_ROWS
+    assert isinstance(many, FewDrafted) and many._rows == 64
+    check_execution(ExecutionConfig())
