@@ -191,6 +191,8 @@ MISTAKES = {
     f"{EVALUATE} planner.horizon=8": ("planner.horizon=8 leaves no context", "at most 7"),
     f"{EVALUATE} planner.horizon=4": ("planner.context=6", "at most 4"),
     f"{EVALUATE} planner.width=0": ("planner.width=0",),
+    f"{EVALUATE} execution.draft_rows=-1": ("execution.draft_rows",),
+    f"{EVALUATE} execution.memory=0": ("execution.memory must be above 0 GiB",),
     # Folders
     f"{PRETRAIN} out={{file}}/run": ("cannot write", "set out to"),
     f"{PRETRAIN} out={{file}}": ("cannot write", "set out to"),

@@ -20,7 +20,8 @@ from jowa.envs.atari import SCREEN
 from jowa.games import legal_actions, task_id
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
-from jowa.planning.dream import Context
+from jowa.planning.dream import Context, Dream
+from jowa.planning.execution import ExecutionConfig, make_dream
 from jowa.planning.strips import decode_frames
 from jowa.planning.tree_dream import TreeDream
 
@@ -64,7 +65,8 @@ class Dreams:
         self.actions = legal_actions(game)
         self._tokenizer, self._starts = tokenizer, starts
         self._chance = torch.Generator(device)
-        self._dream = TreeDream(model, temperature, self._chance)
+        likeliest = make_dream(model, ExecutionConfig())
+        self._dream: Dream = TreeDream(model, temperature, self._chance) if temperature > 0 else likeliest
         self._legal = torch.tensor(self.actions, device=device)
         self._every = torch.arange(count, device=device)
         codes = torch.zeros(count, context, model.tokens_per_frame, dtype=torch.int64, device=device)
