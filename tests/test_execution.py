@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from live_bytes import LiveBytes
 from test_dream import make_model, random_context
 from torch import Tensor
+from torch._dynamo.utils import counters
 from toy_mdp import random_legal
 
 from jowa.errors import UserError
@@ -18,6 +19,7 @@ from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.buckets import BucketedDream, bucket
+from jowa.planning.compiled import CompiledTrunk
 from jowa.planning.decoder import Block, BlockDecoder, Decoder, Imagined
 from jowa.planning.drafting import DraftingDecoder, FewDrafted
 from jowa.planning.dream import Context, Needs
@@ -208,11 +210,29 @@ def test_graphs_make_the_same_plans_on_a_gpu(compiled: bool) -> None:
         assert torch.allclose(plain.scores, graphed.scores, atol=1e-3)
 
 
-def test_a_compiled_trunk_makes_the_same_plans() -> None:
-    trunk = torch.compile(MODEL.trunk.forward, backend="aot_eager", dynamic=False, fullgraph=True)
-    dream = BucketedDream(TreeDream(MODEL, decode=BlockDecoder(MODEL, likeliest, trunk, static=True)))
-    context, legal = random_context(2, LENGTHS, TASKS, 9), random_legal(2, 5, 6)
-    same(BeamSearch(2, 2).plan(dream, context, legal), BeamSearch(2, 2).plan(TreeDream(MODEL), context, legal))
+def test_a_compiled_trunk_makes_the_same_plans_and_is_compiled_once_a_shape() -> None:
+    """More shapes than torch's own limit, then other batches and context lengths of the same buckets."""
+    decode = BlockDecoder(MODEL, likeliest, CompiledTrunk(MODEL, "aot_eager"), static=True)
+    dream, search = BucketedDream(TreeDream(MODEL, decode=decode)), BeamSearch(2, 1)
+    wide = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+    torch._dynamo.reset()
+
+    def plan(count: int, lengths: list[int]) -> None:
+        context = random_context(count, (lengths * count)[:count], [count] * count, 9)
+        context = Context.of(
+            [(context.codes[n, :length], context.actions[n, : length - 1]) for n, length in
+             enumerate(context.lengths.tolist())], context.tasks.tolist(), width=4,
+        )  # fmt: skip
+        legal = random_legal(count, count, 6)
+        same(search.plan(dream, context, legal), search.plan(TreeDream(MODEL), context, legal))
+
+    for count in wide:
+        plan(count, [3, 1])
+    compiled = counters["stats"]["unique_graphs"]
+    assert compiled >= len(wide) and not counters["graph_break"]
+    for count in (2, 5, 7, 11, 23):
+        plan(count, [2, 4, 1])
+    assert counters["stats"]["unique_graphs"] == compiled
 
 
 def test_samples_come_from_the_plain_decoder_only() -> None:

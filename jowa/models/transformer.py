@@ -20,13 +20,13 @@ class TrunkConfig:
 
 
 class KeyValueCache:
-    """Keys and values of every layer: per layer (2, N, heads, S, D / heads), S numbered slots, the same for all N.
+    """Keys and values of every layer: per layer (N, 2, heads, S, D / heads), S numbered slots, the same for all N.
 
     What a slot means is the caller's business: a query sees exactly the slots its bias leaves open.
     """
 
     def __init__(self, config: TrunkConfig, batch: int, slots: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (2, batch, config.heads, slots, config.width // config.heads)
+        shape = (batch, 2, config.heads, slots, config.width // config.heads)
         # Zeros, since a closed slot counts 0 times its value, which may not be NaN.
         self.layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
 
@@ -36,7 +36,7 @@ class KeyValueCache:
 
     @property
     def batch(self) -> int:
-        return self.layers[0].shape[1]
+        return self.layers[0].shape[0]
 
     @property
     def device(self) -> torch.device:
@@ -49,22 +49,22 @@ class KeyValueCache:
     def first(self, batch: int) -> KeyValueCache:
         """The first `batch` rows of this cache, in the same memory."""
         part = KeyValueCache.__new__(KeyValueCache)
-        part.layers = [layer[:, :batch] for layer in self.layers]
+        part.layers = [layer[:batch] for layer in self.layers]
         return part
 
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
-        """Put keys and values (2, N, heads, T, D / heads) into `slots` (T,) of a layer."""
+        """Put keys and values (N, 2, heads, T, D / heads) into `slots` (T,) of a layer."""
         self.layers[layer].index_copy_(3, slots, keys_values)
 
     def read(self, layer: int, slots: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer's first `slots` slots, (N, heads, slots, D / heads) each."""
-        keys, values = self.layers[layer][:, :, :, :slots].unbind(0)
+        keys, values = self.layers[layer][:, :, :, :slots].unbind(1)
         return keys, values
 
     def gather(self, first: int, slots: Tensor) -> None:
         """Copy each row's `slots` (N, T) to the slots first … first + T − 1; sources may overlap with these."""
         for layer in self.layers:
-            index = slots[None, :, None, :, None].expand(2, -1, layer.shape[2], -1, layer.shape[4])
+            index = slots[:, None, None, :, None].expand(-1, 2, layer.shape[2], -1, layer.shape[4])
             layer[:, :, :, first : first + slots.shape[1]] = layer.gather(3, index)
 
 
@@ -89,11 +89,11 @@ class Layer(nn.Module):
         self, x: Tensor, index: int, cache: KeyValueCache | None, slots: Tensor | None, bias: Tensor | None
     ) -> Tensor:
         n, t, d = x.shape
-        qkv = self.qkv(self.attention_norm(x)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
+        qkv = self.qkv(self.attention_norm(x)).view(n, t, 3, self.heads, d // self.heads).permute(0, 2, 3, 1, 4)
+        q, k, v = qkv.unbind(1)
         if cache is not None:
             assert slots is not None, "a cache needs slots"
-            cache.write(index, slots, qkv[1:].to(cache.dtype))
+            cache.write(index, slots, qkv[:, 1:].to(cache.dtype))
         if cache is None or bias is None:
             dropout = self.attention_dropout if self.training else 0.0
             attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from jowa.errors import UserError
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.buckets import BucketedDream
+from jowa.planning.compiled import CompiledTrunk
 from jowa.planning.decoder import BlockDecoder, Decoder
 from jowa.planning.drafting import DraftingDecoder, FewDrafted
 from jowa.planning.graphs import GraphedDecoder
@@ -47,7 +47,7 @@ def make_dream(model: WorldActionModel, config: ExecutionConfig) -> TreeDream | 
     on_gpu = model.device.type == "cuda"
     decode: Decoder = BlockDecoder(model, _likeliest)
     if config.compile:
-        decode = BlockDecoder(model, _likeliest, torch.compile(model.trunk.forward, dynamic=False), static=True)
+        decode = BlockDecoder(model, _likeliest, CompiledTrunk(model), static=True)
     graphed = on_gpu and config.graphs
     if graphed:
         decode = GraphedDecoder(decode)
