@@ -56,7 +56,9 @@ def without_inference_mode() -> Iterator[None]:
         yield
 
 
-def random_contexts(model: WorldActionModel, environments: int, frames: int, seed: int = 0) -> tuple[Context, torch.Tensor]:
+def random_contexts(
+    model: WorldActionModel, environments: int, frames: int, seed: int = 0
+) -> tuple[Context, torch.Tensor]:
     """Full contexts of random codes on the model's device, and as legal all actions (N, 18)."""
     random = torch.Generator().manual_seed(seed)
     context = Context(
