@@ -49,8 +49,14 @@ class ExpandedDream:
 
     @torch.inference_mode()
     def expand(self, parent: Tensor, action: Tensor) -> Nodes:
-        """Imagine playing actions (N, B) in nodes (N, B) of the last expansion: B new nodes a tree."""
+        """Imagine playing actions (N, B) in nodes (N, B) of the last expansion: B new nodes a tree.
+
+        Raises:
+            ValueError: for older nodes (noticed on a CPU only).
+        """
         model, (count, children) = self._model, parent.shape
+        if parent.device.type == "cpu" and int(parent.min()) < self._first:
+            raise ValueError("only nodes of the last expansion can be expanded")
         siblings = self._codes.shape[1] - self._first
         rows = torch.arange(count, device=parent.device)[:, None] * siblings + parent - self._first
         self._buffers = self._copied(rows.flatten())
