@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -84,7 +85,7 @@ def plans(
     equal = {name: int((way.actions == ways["shared"].actions).sum()) for name, way in ways.items()}
     if arguments.precision == "fp32" and set(equal.values()) != {environments}:
         raise AssertionError(f"the ways to plan choose different actions: of {environments}, equal are {equal}")
-    return {
+    report: dict[str, object] = {
         "environments": environments,
         "width": width,
         "seconds a plan": {name: found.median(name) for name in ways},
@@ -94,6 +95,8 @@ def plans(
         "ideal decisions/s": environments / ideal,
         "share of the ideal": ideal / found.median("shared"),
     }
+    print(json.dumps(report), file=sys.stderr, flush=True)  # a long run that is stopped has said something
+    return report
 
 
 def cached_step(model: WorldActionModel, rounds: int) -> dict[str, object]:

@@ -12,10 +12,10 @@ root and at the end of every block for its weights' sake. Reward, end and embedd
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
+from rounds import Rounds, Work
 
 from jowa.models.world_action_model import WorldActionModel
 
@@ -86,23 +86,14 @@ def ideal_seconds(sizes: Sizes, search: Search, machine: Machine) -> float:
     return total
 
 
-def measured_machine(device: torch.device, dtype: torch.dtype, side: int = 4096, rounds: int = 5) -> Machine:
+def measured_machine(device: torch.device, dtype: torch.dtype, side: int = 2048, rounds: int = 9) -> Machine:
     """What a large copy (its bytes read and written) and a large square product reach here, the best of some rounds."""
     source = torch.ones(2**28 // dtype.itemsize, dtype=dtype, device=device)
     target = torch.empty_like(source)
     square = torch.ones(side, side, dtype=dtype, device=device)
-    copy = min(_seconds(lambda: target.copy_(source), device) for _ in range(rounds))
-    product = min(_seconds(lambda: square @ square, device) for _ in range(rounds))
-    return Machine(2 * source.nbytes / copy, 2 * side**3 / product)
-
-
-def _seconds(work: object, device: torch.device) -> float:
-    assert callable(work)
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    works: dict[str, Work] = {"copy": lambda: target.copy_(source), "product": lambda: square @ square}
+    seconds = {name: min(found) for name, found in Rounds(works, rounds, device).seconds.items()}
+    return Machine(2 * source.nbytes / seconds["copy"], 2 * side**3 / seconds["product"])
 
 
 def _matrices(module: torch.nn.Module) -> int:
