@@ -157,7 +157,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         report["cached step"] = cached_step(model, max(arguments.rounds, 9))
     if "counts" in arguments.parts:
         report["counts"] = counts(arguments, model)
-    if "graphs" in arguments.parts:
+    if "graphs" in arguments.parts and arguments.environments:
         dream, contexts = compiled_dream(model, arguments.backend), [arguments.context - 2, arguments.context]
         report["graphs"] = recompiles(
             model, dream, arguments.environments, contexts, arguments.widths[0], arguments.horizon
@@ -192,7 +192,7 @@ def facts(arguments: argparse.Namespace, machine: Machine, device: torch.device)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano", choices=["nano", "40M", "70M", "150M"])
-    parser.add_argument("--environments", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--environments", type=int, nargs="*", default=[1, 16], help="none: no plans are timed")
     parser.add_argument("--widths", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--horizon", type=int, default=2)
     parser.add_argument("--context", type=int, default=6, help="frames")
