@@ -16,16 +16,15 @@ import argparse
 import copy
 import json
 import platform
-import statistics
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rounds import Rounds, Work
 from train_loop import loop_stalls
 from train_products import (
     attention_products,
@@ -54,7 +53,6 @@ from jowa.training.optimization import Optimizers
 from jowa.training.parts import Part, frames_to_take, split
 from jowa.training.speed import peak_flops, workload
 
-Work = Callable[[], object]
 SQUARE = 2048
 """Rows of the matrix whose square tells what a device can do where no data sheet is at hand."""
 
@@ -114,28 +112,6 @@ def random_parts(config: PretrainConfig, learner: Learner, seed: int, device: to
     takes = frames_to_take(learner.stage.tokenizer_frames, *shape)
     parts = split(batch, torch.rand(shape, generator=random), takes, config.training.micro_batch or shape[0])
     return [part.pin_memory() for part in parts] if device.type == "cuda" else parts
-
-
-class Rounds:
-    """Seconds of several things, measured in rounds that do each once."""
-
-    def __init__(self, works: Mapping[str, Work], rounds: int, device: torch.device) -> None:
-        self.seconds: dict[str, list[float]] = {name: [] for name in works}
-        for _ in range(rounds):
-            for name, work in works.items():
-                started = time.perf_counter()
-                work()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                self.seconds[name].append(time.perf_counter() - started)
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.seconds[name])
-
-    def times(self, name: str, *others: str) -> float:
-        """How many times as long as the others together: the median of the rounds' ratios."""
-        rounds = zip(self.seconds[name], *(self.seconds[other] for other in others), strict=True)
-        return statistics.median(one / sum(rest) for one, *rest in rounds)
 
 
 def bare_works(learner: Learner, parts: list[Part], bf16: bool, device: torch.device) -> dict[str, Work]:
