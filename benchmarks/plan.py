@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import torch
-from plan_compiled import compiled_dream, recompiles
+from plan_compiled import compiled_dream, graphed_dream, recompiles
 from plan_counts import host_syncs, plan_operations, random_contexts, small_twin, token_operations
 from plan_expanded import ExpandedDream
 from plan_roofline import H200, Machine, Search, Sizes, ideal_seconds, measured_machine
@@ -32,8 +32,8 @@ from jowa.planning.tree_dream import TreeDream
 from jowa.pretrain import PretrainConfig
 from jowa.training.distribution import choose_device
 
-PARTS = ("serial", "expanded", "compiled", "cached", "counts", "graphs")
-"""Beside the planner itself: three other ways to plan, and three more measurements."""
+PARTS = ("serial", "expanded", "compiled", "graphed", "cached", "counts", "graphs")
+"""Beside the planner itself: other ways to plan (`graphed` on a GPU only), and three more measurements."""
 
 
 class Decisions:
@@ -77,6 +77,10 @@ def plans(
         ways["expanded"] = Decisions(planner, ExpandedDream(model), context, legal)
     if "compiled" in arguments.parts:
         ways["compiled"] = Decisions(planner, compiled_dream(model, arguments.backend), context, legal)
+    if "graphed" in arguments.parts and model.device.type == "cuda":
+        ways["graphed"] = Decisions(planner, graphed_dream(model), context, legal)
+        both = compiled_dream(model, arguments.backend, graphed=True)
+        ways["compiled and graphed"] = Decisions(planner, both, context, legal)
     for way in ways.values():
         way.warm_up()
     found = Rounds(ways, arguments.rounds, model.device)
@@ -99,14 +103,14 @@ def plans(
     return report
 
 
-def cached_step(model: WorldActionModel, rounds: int) -> dict[str, object]:
-    """One more token behind as many as fit in all frames but one, with their cache and without."""
+def cached_step(model: WorldActionModel, environments: int, rounds: int) -> dict[str, object]:
+    """One more token of N sequences behind as many as fit in all frames but one, with their cache and without."""
     tokens = (model.config.blocks - 1) * model.block_tokens
     random = torch.Generator().manual_seed(0)
-    codes = torch.randint(model.vocabulary, (1, tokens), generator=random).to(model.device)
-    positions, task = torch.arange(tokens, device=model.device)[None], torch.zeros_like(codes[0, :1])
-    cache = model.new_cache(1, tokens)
-    bias = torch.zeros(1, 1, 1, tokens, dtype=cache.dtype, device=model.device)
+    codes = torch.randint(model.vocabulary, (environments, tokens), generator=random).to(model.device)
+    positions, task = torch.arange(tokens, device=model.device).expand_as(codes), torch.zeros_like(codes[:, 0])
+    cache = model.new_cache(environments, tokens)
+    bias = torch.zeros(environments, 1, 1, tokens, dtype=cache.dtype, device=model.device)
 
     def full() -> Tensor:
         hidden = model.trunk(model.embed_codes(codes, positions, task))
@@ -121,9 +125,10 @@ def cached_step(model: WorldActionModel, rounds: int) -> dict[str, object]:
         if model.code_embedding.weight.dtype == torch.float32:
             torch.testing.assert_close(cached(), full(), rtol=1e-3, atol=1e-4)
         works: dict[str, Work] = {"full": full, "cached": cached}
-        Rounds(works, 3, model.device)
+        Rounds(works, 2, model.device)
         found = Rounds(works, rounds, model.device)
     return {
+        "environments": environments,
         "position": tokens - 1,
         "seconds": {name: found.median(name) for name in works},
         "full, times cached": found.times("full", "cached"),
@@ -154,7 +159,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         for environments in arguments.environments
     ]
     if "cached" in arguments.parts:
-        report["cached step"] = cached_step(model, max(arguments.rounds, 9))
+        report["cached steps"] = [cached_step(model, count, arguments.rounds) for count in arguments.environments]
     if "counts" in arguments.parts:
         report["counts"] = counts(arguments, model)
     if "graphs" in arguments.parts and arguments.environments:

@@ -1,4 +1,4 @@
-"""The dream whose trunk is compiled, and whether it stays compiled."""
+"""Dreams that are compiled or replayed, and whether they stay compiled."""
 
 from __future__ import annotations
 
@@ -6,28 +6,40 @@ from itertools import product
 
 import torch
 from plan_counts import random_contexts
+from torch import Tensor
 from torch._dynamo.utils import counters
 
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
-from jowa.planning.decoder import BlockDecoder
+from jowa.planning.buckets import BucketedDream
+from jowa.planning.compiled import CompiledTrunk
+from jowa.planning.decoder import BlockDecoder, Decoder
+from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.graphs import GraphedDecoder
 from jowa.planning.tree_dream import TreeDream
 
 
-def compiled_dream(model: WorldActionModel, backend: str = "inductor") -> TreeDream:
-    """A dream that decodes with a compiled trunk, of static shapes."""
-    dream = TreeDream(model)
+def compiled_dream(model: WorldActionModel, backend: str = "inductor", graphed: bool = False) -> BucketedDream:
+    """What `execution.compile=true` makes, but for the backend and with graphs only where asked for."""
     # A fallback to eager, once there are too many shapes, would look like a run without recompiles.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 256
-    trunk = torch.compile(model.trunk.forward, dynamic=False, backend=backend)
-    dream._decode = BlockDecoder(model, dream._choose, trunk, static=True)
-    return dream
+    decode: Decoder = BlockDecoder(model, _likeliest, CompiledTrunk(model, backend), static=True)
+    return BucketedDream(TreeDream(model, decode=GraphedDecoder(decode) if graphed else decode))
+
+
+def graphed_dream(model: WorldActionModel) -> TreeDream | BucketedDream:
+    """What `execution.graphs=true` makes on a GPU."""
+    return make_dream(model, ExecutionConfig())
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=-1)
 
 
 def recompiles(
-    model: WorldActionModel, dream: TreeDream, environments: list[int], contexts: list[int], width: int, horizon: int
-) -> dict[str, int]:
+    model: WorldActionModel, dream: BucketedDream, environments: list[int], contexts: list[int], width: int,
+    horizon: int,
+) -> dict[str, int]:  # fmt: skip
     """Graph breaks, and graphs compiled in plans for every batch and context after each was planned for once."""
     planner = BeamSearch(width, horizon)
 

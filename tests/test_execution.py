@@ -21,7 +21,7 @@ from jowa.planning.beam_search import BeamSearch
 from jowa.planning.buckets import BucketedDream, bucket
 from jowa.planning.compiled import CompiledTrunk
 from jowa.planning.decoder import Block, BlockDecoder, Decoder, Imagined
-from jowa.planning.drafting import DraftingDecoder, FewDrafted
+from jowa.planning.drafting import PAUSE, DraftingDecoder, FewDrafted
 from jowa.planning.dream import Context, Needs
 from jowa.planning.execution import DRAFT_ROWS, ExecutionConfig, check_execution, make_dream
 from jowa.planning.graphs import MOST_GRAPHS, GraphedDecoder
@@ -110,6 +110,25 @@ def test_a_draft_costs_a_call_for_every_wrong_guess(right: int) -> None:
     assert len(tokens) == 2 if right == 9 else 3 <= len(tokens) <= 2 + 9 - right
     if right == 5:
         assert tokens[2] == 2 * 4, "what was right, and the first code that was not, are done with"
+
+
+def test_a_model_hard_to_guess_is_drafted_for_now_and_then_only() -> None:
+    """Frames of random weights are not like their parents: one block in seventeen is tried."""
+    drafts = []
+
+    class Noted(DraftingDecoder):
+        def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
+            drafts.append(blocks)
+            return super().__call__(cache, block)
+
+    dream = TreeDream(MODEL, decode=FewDrafted(Noted(MODEL), BlockDecoder(MODEL, likeliest), 2))
+    root = dream.reset(random_context(1, [4], [2], 9), room=3 * PAUSE, depth=1).ids
+    for blocks in range(2 * PAUSE + 3):
+        dream.expand(root, torch.tensor([[blocks % 18]]))
+    assert drafts == [0, PAUSE + 1, 2 * PAUSE + 2]
+    dream.reset(random_context(1, [4], [2], 9), room=3)
+    dream.expand(root.repeat(1, 3), root.repeat(1, 3))
+    assert len(drafts) == 3, "three nodes are more than two"
 
 
 def test_recordings_are_made_once_a_shape_and_dropped_when_many() -> None:

@@ -15,6 +15,9 @@ from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.decoder import Block, Decoder, Imagined, at_least_float32
 from jowa.planning.tree import Growth
 
+PAUSE = 16
+"""Blocks decoded plainly after one that was hard to guess."""
+
 
 class DraftingDecoder:
     """Decodes blocks as `BlockDecoder` does, greedily, in as many trunk calls as there are wrong guesses, or more.
@@ -22,19 +25,25 @@ class DraftingDecoder:
     All rows go on together from the first wrong code of any, so it pays for few rows. After a wrong guess twice as many
     tokens are tried as were right before it: with a bad guess it comes near to decoding code by code. The host reads
     how far each guess went, so a GPU is waited for.
+
+    Attributes:
+        calls: trunk calls of the last block.
     """
 
     def __init__(self, model: WorldActionModel) -> None:
         self._model = model
+        self.calls = 0
 
     def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
         model, growth = self._model, block.growth
+        self.calls = 0
         tokens = len(growth.slots)
         guess = block.draft.transpose(1, 2).clone()  # (N, K, B): the code that token t predicts, which is token t + 1
         start, length = 0, tokens
         while True:
             stop = min(start + length, tokens)
             hidden = self._advance(cache, block, guess, start, stop)  # (N, T, B, D)
+            self.calls += 1
             if start == 0:
                 rewards = model.reward_logits(hidden[:, 0]).argmax(dim=-1) - 1
                 ends = model.end_logits(hidden[:, 0]).argmax(dim=-1)
@@ -67,13 +76,26 @@ class DraftingDecoder:
 
 
 class FewDrafted:
-    """Drafts where at most `rows` nodes are imagined at once, all environments together, and else decodes plainly."""
+    """Drafts where at most `rows` nodes are imagined at once, all environments together, and else decodes plainly.
 
-    def __init__(self, drafting: Decoder, plain: Decoder, rows: int) -> None:
+    A model whose frames are hard to guess is found out: after a block that took more than a third of the calls plain
+    decoding takes, the next `PAUSE` are decoded plainly before it is tried again.
+    """
+
+    def __init__(self, drafting: DraftingDecoder, plain: Decoder, rows: int) -> None:
         self._drafting, self._plain, self._rows = drafting, plain, rows
+        self._pause = 0
 
     def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
-        return (self._drafting if block.actions.numel() <= self._rows else self._plain)(cache, block)
+        if block.actions.numel() > self._rows:
+            return self._plain(cache, block)
+        if self._pause:
+            self._pause -= 1
+            return self._plain(cache, block)
+        imagined = self._drafting(cache, block)
+        if 3 * self._drafting.calls > len(block.growth.slots):
+            self._pause = PAUSE
+        return imagined
 
 
 def _open(growth: Growth, start: int, stop: int) -> Tensor:

@@ -15,14 +15,14 @@ from jowa.planning.drafting import DraftingDecoder, FewDrafted
 from jowa.planning.graphs import GraphedDecoder
 from jowa.planning.tree_dream import TreeDream
 
-DRAFT_ROWS = 8
-"""On a CPU drafting saves time for so few rows even where most guesses are wrong: see benchmarks/README.md."""
+DRAFT_ROWS = 16
+"""On a CPU drafting saves time for so few rows: see benchmarks/README.md."""
 
 
 @dataclass(frozen=True)
 class ExecutionConfig:
     """draft_rows: guess a new frame from the present one and verify the guess, instead of decoding code by code, where
-    so few frames (environments times futures) are imagined at once; 0 for never; null for 8 on a CPU and 0 on a GPU.
+    so few frames (environments times futures) are imagined at once; 0 for never; null for 16 on a CPU and 0 on a GPU.
 
     graphs: on a GPU, replay one CUDA graph an imagined frame. compile: compile the trunk with torch.compile.
     memory: GiB a plan may take, more environments than fit are planned for in parts; null for 90 % of what is free.
