@@ -35,6 +35,7 @@ from jowa.planning.tree_dream import TreeDream
 MODEL = make_model(9)
 LENGTHS, TASKS = [2, 5, 1, 4, 3], [0, 17, 59, 3, 8]
 PLANNERS: list[Planner] = [BeamSearch(2, 3), BeamSearch(3, 2), MonteCarloTreeSearch(7, 3), Greedy()]
+LONG: list[Planner] = [MonteCarloTreeSearch(50, 3), BeamSearch(6, 2)]
 
 
 def likeliest(logits: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def ways() -> dict[str, Callable[[], TreeDream | BucketedDream]]:
         "few drafted": lambda: TreeDream(MODEL, decode=FewDrafted(DraftingDecoder(MODEL), plain, 10)),
         "static": lambda: TreeDream(MODEL, decode=static),
         "bucketed": lambda: BucketedDream(TreeDream(MODEL)),
-        "graphed": lambda: BucketedDream(TreeDream(MODEL, decode=GraphedDecoder(plain, rerun))),
+        "graphed": lambda: BucketedDream(TreeDream(MODEL, decode=GraphedDecoder(plain, rerun), graphed=True)),
         "as the CPU does": lambda: make_dream(MODEL, ExecutionConfig()),
     }
 
@@ -151,6 +152,21 @@ def test_recordings_are_made_once_a_shape_and_dropped_when_many() -> None:
     for count in range(1, MOST_GRAPHS * 2):
         small.reset(random_context(0, [1] * bucket(count), [0] * bucket(count), 2), room=1)
     assert len(decoder._recordings) <= MOST_GRAPHS
+
+
+@pytest.mark.parametrize("planner", LONG, ids=lambda planner: type(planner).__name__)
+def test_a_long_search_needs_few_recordings(planner: Planner) -> None:
+    made = []
+
+    def record(compute: Callable[[], Imagined]) -> tuple[Callable[[], None], Imagined]:
+        made.append(1)
+        return rerun(compute)
+
+    decoder = GraphedDecoder(BlockDecoder(MODEL, likeliest), record)
+    dream = TreeDream(MODEL, decode=decoder, graphed=True)
+    context, legal = random_context(0, [2, 4], [3, 8], 9), random_legal(0, 2, 6)
+    same(planner.plan(dream, context, legal), planner.plan(TreeDream(MODEL), context, legal))
+    assert len(made) <= 17 and len(made) < planner.needs(18).nodes
 
 
 @given(st.integers(1, 5000))

@@ -94,7 +94,7 @@ class BlockDecoder:
 
     def _open(self, growth: Growth, offset: int) -> Tensor:
         """The bias at `offset`, where slots of later tokens are not written yet."""
-        if not self._static:
+        if not (self._static or growth.padded):
             later = (len(growth.slots) - 1 - offset) * growth.slots.shape[1]
             return growth.bias[..., : growth.bias.shape[-1] - later]
         slots = torch.arange(growth.bias.shape[-1], device=growth.bias.device)

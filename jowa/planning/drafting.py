@@ -100,6 +100,7 @@ class FewDrafted:
 
 def _open(growth: Growth, start: int, stop: int) -> Tensor:
     """The bias (N, 1, T * B, S) of tokens start … stop − 1: each sees its path, and its own block up to itself."""
+    assert not growth.padded, "drafts are for shapes that may change"
     tokens, children = growth.slots.shape
     count, _, _, slots = growth.bias.shape
     own = tokens * children

@@ -15,7 +15,7 @@ from jowa.models.transformer import KeyValueCache
 from jowa.planning.decoder import Block, Decoder, Imagined
 from jowa.planning.tree import Growth
 
-MOST_GRAPHS = 32
+MOST_GRAPHS = 64
 """Graphs kept at once: batch sizes in use times rounds of a search."""
 
 
@@ -58,8 +58,8 @@ class GraphedDecoder:
         own = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in _tensors(block)]
         for held, given in zip(own, _tensors(block), strict=True):
             held.copy_(given)
-        actions, tasks, draft, *growth = own
-        held_block = Block(actions, tasks, draft, Growth(*growth))
+        actions, tasks, draft, slots, positions, bias = own
+        held_block = Block(actions, tasks, draft, Growth(slots, positions, bias, block.growth.padded))
         return Recording(held_block, *self._record(lambda: self._decode(cache, held_block)))
 
 
@@ -83,11 +83,12 @@ class CudaGraphs:
 
 
 def _tensors(block: Block) -> tuple[Tensor, ...]:
-    return (block.actions, block.tasks, block.draft, *block.growth)
+    growth = block.growth
+    return (block.actions, block.tasks, block.draft, growth.slots, growth.positions, growth.bias)
 
 
 def _shapes(block: Block) -> tuple[object, ...]:
-    return tuple((tuple(part.shape), part.stride()) for part in _tensors(block))
+    return (block.growth.padded, *((tuple(part.shape), part.stride()) for part in _tensors(block)))
 
 
 def _places(cache: KeyValueCache) -> tuple[object, ...]:

@@ -26,11 +26,13 @@ class Growth(NamedTuple):
         slots: (K + 1, B) int64, where each token's keys and values go, the same in all trees.
         positions: (K + 1, N, B) int64, the tokens' positions in their sequences.
         bias: (N, 1, B, S), 0 at the slots of a node's path and of its own block, else -inf.
+        padded: whether slots that are not taken yet may follow those of the new blocks.
     """
 
     slots: Tensor
     positions: Tensor
     bias: Tensor
+    padded: bool
 
 
 class Tree:
@@ -42,9 +44,12 @@ class Tree:
         frames: L, frames there is room for in the prefix.
         room: P, blocks there is room for behind it.
         dtype: of the biases.
+        step: biases cover a multiple of so many blocks, which keeps the number of their shapes small.
     """
 
-    def __init__(self, codes: Tensor, lengths: Tensor, frames: int, room: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, codes: Tensor, lengths: Tensor, frames: int, room: int, dtype: torch.dtype, step: int = 1
+    ) -> None:
         self.tokens_per_block = codes.shape[1] + 1
         self.prefix_slots = frames * self.tokens_per_block - 1
         self.lengths = lengths
@@ -52,6 +57,7 @@ class Tree:
         self.depth = torch.zeros_like(lengths)[:, None]  # (N, M), 0 at the root
         self._room = room
         self._dtype = dtype
+        self._step = step
         self._growths = 0  # no path is longer than this
         self._places = 0  # blocks taken, of the P there are
         self._paths = torch.zeros(codes.shape[0], 1, room, dtype=torch.bool, device=codes.device)  # (N, M, P)
@@ -80,7 +86,8 @@ class Tree:
             )
         inherited = self._paths.gather(1, parent[:, :, None].expand(-1, -1, self._room))
         depth = self.depth.gather(1, parent) + 1
-        growth = Growth(self._new_slots(children), self._positions(depth), self._bias(inherited, children))
+        slots = self._new_slots(children)
+        growth = Growth(slots, self._positions(depth), self._bias(inherited, children), self._step > 1)
         own = torch.eye(children, self._room, dtype=torch.bool, device=parent.device).roll(self._places, dims=1)
         self._paths = torch.cat((self._paths, inherited | own), dim=1)
         self.depth = torch.cat((self.depth, depth), dim=1)
@@ -137,6 +144,8 @@ class Tree:
         prefix = self._prefix_open[:, None].expand(-1, children, -1)
         own = torch.eye(children, dtype=torch.bool, device=device).repeat(1, self.tokens_per_block)
         open_slots = torch.cat((prefix, inherited[:, :, old], own.expand(count, -1, -1)), dim=2)
+        covered = min(self._room, -(-(self._places + children) // self._step) * self._step)
+        open_slots = pad(open_slots, (0, (covered - self._places - children) * self.tokens_per_block))
         slots = open_slots.shape[2]
         bias = torch.zeros(count, children, slots + -slots % ALIGNMENT, dtype=self._dtype, device=device)
         return bias[:, None, :, :slots].masked_fill_(~open_slots[:, None], float("-inf"))

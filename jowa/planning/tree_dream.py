@@ -83,7 +83,9 @@ class TreeDream:
         present = context.lengths - 1
         last_code = (present + 1) * model.block_tokens - 2
         q = at_least_float32(model.q_values(_take(hidden, last_code)))[:, None]
-        tree = Tree(_take(context.codes, present), context.lengths, frames, room, cache.dtype)
+        # A long search grows many times; where each shape is recorded there must not be too many.
+        step = max(1, room // 16) if self._graphed else 1
+        tree = Tree(_take(context.codes, present), context.lengths, frames, room, cache.dtype, step)
         self._trees = _Trees(tree, cache, context.tasks)
         reward = torch.zeros_like(q[..., 0])
         return Nodes(torch.zeros_like(present)[:, None], reward, torch.ones_like(reward), q)
