@@ -24,7 +24,7 @@ def compiled_dream(model: WorldActionModel, backend: str = "inductor", graphed: 
     # A fallback to eager, once there are too many shapes, would look like a run without recompiles.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     decode: Decoder = BlockDecoder(model, _likeliest, CompiledTrunk(model, backend), static=True)
-    return BucketedDream(TreeDream(model, decode=GraphedDecoder(decode) if graphed else decode))
+    return BucketedDream(TreeDream(model, decode=GraphedDecoder(model, decode) if graphed else decode))
 
 
 def graphed_dream(model: WorldActionModel) -> TreeDream | BucketedDream:

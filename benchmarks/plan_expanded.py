@@ -88,12 +88,12 @@ class ExpandedDream:
         """Buffers whose row i begins with what row rows[i] of the present ones holds, and have room for a block."""
         self._generation += 1
         heads, size = self._buffers[0].shape[2], self._buffers[0].shape[4]
-        shape = (2, len(rows), heads, self._filled + self._model.block_tokens, size)
+        shape = (len(rows), 2, heads, self._filled + self._model.block_tokens, size)
         buffers = self._memory.get(self._generation)
         if buffers is None or buffers[0].shape != shape:
             buffers = self._memory[self._generation] = [torch.empty(shape).to(part) for part in self._buffers]
         for old, new in zip(self._buffers, buffers, strict=True):
-            torch.index_select(old, 1, rows, out=new[:, :, :, : self._filled])
+            torch.index_select(old, 0, rows, out=new[:, :, :, : self._filled])
         return buffers
 
     def _advance(self, embedded: Tensor, offset: int) -> Tensor:
@@ -103,9 +103,9 @@ class ExpandedDream:
         for layer, buffer in zip(trunk.layers, self._buffers, strict=True):
             assert isinstance(layer, Layer)
             q, k, v = layer.qkv(layer.attention_norm(x)).view(len(x), 3, layer.heads, 1, -1).unbind(1)
-            buffer[0, :, :, slot : slot + 1] = k
-            buffer[1, :, :, slot : slot + 1] = v
-            keys, values = buffer[:, :, :, : slot + 1].unbind(0)
+            buffer[:, 0, :, slot : slot + 1] = k
+            buffer[:, 1, :, slot : slot + 1] = v
+            keys, values = buffer[:, :, :, : slot + 1].unbind(1)
             attended = F.scaled_dot_product_attention(q, keys, values)
             x = x + layer.projection(attended.flatten(1))
             x = x + layer.mlp(layer.mlp_norm(x))

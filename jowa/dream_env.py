@@ -74,6 +74,7 @@ def read_config(settings: dict[str, Any]) -> DreamConfig:
     if missing:
         raise UserError(f"A value is missing: give jowa/Dream-v0 {' and '.join(f'{key}=…' for key in missing)}.")
     config = DreamConfig(**settings)
+    _check_types(config)
     check_game(config.game)
     for key, choices in (("observation", ("frame", "codes")), ("start", ("data", "emulator"))):
         if getattr(config, key) not in choices:
@@ -83,6 +84,20 @@ def read_config(settings: dict[str, Any]) -> DreamConfig:
     if config.context is not None and config.context < 1:
         raise UserError(f"context={config.context} gives the model no frame to see: set it to 1 or more.")
     return config
+
+
+def _check_types(config: DreamConfig) -> None:
+    """Raises UserError for a value of another kind than its key's."""
+    text, whole = (str, Path), (int, np.integer)
+    kinds: dict[str, tuple[type, ...]] = {
+        "ckpt": text, "game": (str,), "observation": (str,), "context": (*whole, type(None)),
+        "temperature": (float, np.floating, *whole), "start": (str,), "data": (*text, type(None)), "device": (str,),
+    }  # fmt: skip
+    for key, kind in kinds.items():
+        value = getattr(config, key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = " or ".join("None" if one is type(None) else one.__name__ for one in kind[:1] + kind[2:3])
+            raise UserError(f"{key}={value!r} is no value for jowa/Dream-v0's {key}: give it as {wanted}.")
 
 
 def open_dreams(config: DreamConfig, count: int) -> Dreams:
@@ -144,6 +159,8 @@ class DreamEnv(gymnasium.Env[Array, np.int64]):
 
     def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Imagine one agent step; the action is a number of the game's legal ones."""
+        if self._np_random is None:
+            raise ResetNeeded("Nothing is dreamed yet: call reset() before step().")
         dreamed = self._dreams.step(np.array([action]))
         self._imagined += 1
         observation = _observe(self._config, self._dreams)[0]
@@ -169,6 +186,9 @@ class DreamVectorEnv(VectorEnv[Array, Array, Array]):
         self, num_envs: int = 1, max_episode_steps: int = 15, render_mode: str | None = None, **settings: Any
     ) -> None:
         """max_episode_steps: agent steps after which a dream is truncated, -1 for never. Raises UserError."""
+        for key, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
+            if not isinstance(value, int | np.integer) or isinstance(value, bool):
+                raise UserError(f"{key} must be a whole number, not {value!r}.")
         if num_envs < 1:
             raise UserError(f"num_envs must be at least 1, not {num_envs}.")
         if max_episode_steps < 1 and max_episode_steps != -1:
@@ -188,6 +208,8 @@ class DreamVectorEnv(VectorEnv[Array, Array, Array]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin all dreams anew; with `seed` the n-th one's generator is seeded with seed + n."""
         super().reset(seed=seed)
+        if options and "reset_mask" in options:
+            raise UserError("reset_mask is for environments without autoreset; these begin anew by themselves.")
         if seed is not None or not self._randoms:
             first = self.np_random.integers(2**62) if seed is None else seed
             self._randoms = [seeding.np_random(int(first) + n)[0] for n in range(self.num_envs)]

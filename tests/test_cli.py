@@ -193,6 +193,7 @@ MISTAKES = {
     f"{EVALUATE} planner.width=0": ("planner.width=0",),
     f"{EVALUATE} execution.draft_rows=-1": ("execution.draft_rows",),
     f"{EVALUATE} execution.memory=0": ("execution.memory must be above 0 GiB",),
+    f"{EVALUATE} execution.memory=inf": ("execution.memory must be above 0 GiB and finite",),
     # Folders
     f"{PRETRAIN} out={{file}}/run": ("cannot write", "set out to"),
     f"{PRETRAIN} out={{file}}": ("cannot write", "set out to"),

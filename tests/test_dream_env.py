@@ -90,8 +90,8 @@ def test_steps_that_make_no_sense_are_errors(agent: Path) -> None:
     with pytest.raises(gymnasium.error.ResetNeeded, match="call reset"):
         envs.step(np.zeros(2, np.int64))
     envs.reset()
-    for actions in ([0], [0, -1], [0, len(LEGAL)]):
-        with pytest.raises(ValueError, match=r"actions must be 2 numbers in 0…5"):
+    for actions in ([0], [0, -1], [0, len(LEGAL)], [0.5, 1.0], [True, False], [np.nan, 0]):
+        with pytest.raises(ValueError, match=r"actions must be 2 integers in 0…5"):
             envs.step(np.array(actions))
 
 
@@ -252,6 +252,13 @@ def refuse_to_open(*_: object, **__: object) -> None:
         ({"start": "nowhere"}, "start must be 'data' or 'emulator', not 'nowhere'"),
         ({"render_mode": "human"}, "render_mode must be 'rgb_array' or None, not 'human'"),
         ({"contxt": 3}, "no key 'contxt': did you mean 'context'"),
+        ({"num_envs": "4"}, "num_envs must be a whole number, not '4'"),
+        ({"num_envs": True}, "num_envs must be a whole number, not True"),
+        ({"max_episode_steps": 2.5}, r"max_episode_steps must be a whole number, not 2\.5"),
+        ({"context": 2.5}, r"context=2\.5 is no value for jowa/Dream-v0's context: give it as int or None"),
+        ({"temperature": "1"}, "temperature='1' is no value for jowa/Dream-v0's temperature: give it as float or int"),
+        ({"device": None}, "device=None is no value for jowa/Dream-v0's device: give it as str"),
+        ({"data": 5}, "data=5 is no value for jowa/Dream-v0's data: give it as str or None"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_opened(

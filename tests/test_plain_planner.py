@@ -19,10 +19,11 @@ from jowa.games import legal_actions, task_id
 from jowa.models.world_action_model import ACTIONS, ModelConfig, WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context
+from jowa.planning.execution import ExecutionConfig, make_dream
 from jowa.planning.greedy import Greedy
 from jowa.planning.mcts import MonteCarloTreeSearch
 from jowa.planning.planner import Plan, Planner
-from jowa.planning.tree_dream import TreeDream
+from jowa.planning.splitting import InParts
 
 VOCABULARY = 24
 BLOCKS = 8
@@ -86,7 +87,7 @@ class Problem:
         legal = torch.zeros(len(rows), ACTIONS, dtype=torch.bool)
         for row, n in enumerate(rows):
             legal[row, list(legal_actions(GAMES[n]))] = True
-        return planner.plan(TreeDream(self.model), context, legal)
+        return InParts(planner).plan(make_dream(self.model, ExecutionConfig()), context, legal)
 
 
 Judge = Callable[[Plan, int], bool]

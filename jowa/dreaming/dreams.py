@@ -20,7 +20,7 @@ from jowa.envs.atari import SCREEN
 from jowa.games import legal_actions, task_id
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
-from jowa.planning.dream import Context, Dream
+from jowa.planning.dream import Context, Dream, Needs
 from jowa.planning.execution import ExecutionConfig, make_dream
 from jowa.planning.strips import decode_frames
 from jowa.planning.tree_dream import TreeDream
@@ -100,15 +100,23 @@ class Dreams:
     def step(self, actions: NDArray[np.integer]) -> Dreamed:
         """Play actions (N,), numbers of the game's legal ones, in all dreams. Raises ValueError for other numbers."""
         actions = np.asarray(actions)
-        if actions.shape != (self.count,) or actions.min() < 0 or actions.max() >= len(self.actions):
-            raise ValueError(f"actions must be {self.count} numbers in 0…{len(self.actions) - 1}, not {actions}")
+        whole = np.issubdtype(actions.dtype, np.integer) and actions.shape == (self.count,)
+        if not whole or actions.min() < 0 or actions.max() >= len(self.actions):
+            raise ValueError(f"actions must be {self.count} integers in 0…{len(self.actions) - 1}, not {actions!r}")
         chosen = self._legal[torch.as_tensor(actions, dtype=torch.int64, device=self._legal.device)]
-        root = self._dream.reset(self._context, room=1)
-        node = self._dream.expand(root.ids, chosen[:, None])
-        self._remember(chosen, self._dream.codes(node.ids)[:, 0])
+        fitting = self._dream.environments(self.count, self._context.actions.shape[1], Needs(1, 1))
+        parts = [self._imagine(rows, chosen[rows]) for rows in self._every.split(fitting)]
+        codes, outcomes = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        self._remember(chosen, codes)
         self._undecoded[:] = True
-        rewards, continues = torch.cat((node.reward, node.continuation), dim=1).double().cpu().numpy().T
+        rewards, continues = outcomes.double().cpu().numpy().T
         return Dreamed(rewards.copy(), continues == 0)
+
+    def _imagine(self, rows: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """After actions (n,) in some of the dreams: frames (n, K), rewards and continuations (n, 2)."""
+        root = self._dream.reset(self._context.rows(rows), room=1)
+        node = self._dream.expand(root.ids, actions[:, None])
+        return self._dream.codes(node.ids)[:, 0], torch.cat((node.reward, node.continuation), dim=1)
 
     def codes(self) -> NDArray[np.int64]:
         """(N, K), of the present frames."""

@@ -193,7 +193,12 @@ class WorldActionModel(nn.Module):
 
     def q_values(self, h: Tensor) -> Tensor:
         """(..., D) → expected Q of the online networks (..., 18), illegal actions included."""
-        return self.expected_q(self.q_logits(h))
+        logits = self.q_logits(h)
+        if self.config.q_loss == "mse":
+            return self.expected_q(logits)
+        # Not a product of matrices, which rounds equal rows differently and in half precision coarsely.
+        probabilities = ensemble_mean(logits.float().softmax(-1))
+        return (probabilities * self.support.float()).sum(-1)
 
 
 def head(width: int, outputs: int) -> nn.Sequential:

@@ -92,13 +92,15 @@ class BeamSearch:
 
     def needs(self, actions: int) -> Needs:
         """Alive in a round are the frames of the futures kept and of what these grow by, `width` more each."""
-        columns, leaves, alive, most, widest = min(self.width, actions), 1, 0, 0, 0
+        columns, leaves, alive = min(self.width, actions), 1, 0
+        needs = Needs(0, 0)
         for step in range(self.horizon):
-            grown = leaves * columns
-            alive = min(alive, leaves * step) + grown
-            most, widest = max(most, alive), max(widest, grown)
+            kept, grown = min(alive, leaves * step), leaves * columns
+            moved = kept if kept < alive else 0
+            alive = kept + grown
+            needs = Needs(*map(max, needs, (alive, grown, moved)))
             leaves = min(self.width, grown)
-        return Needs(most, widest)
+        return needs
 
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:

@@ -11,10 +11,11 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import WorldActionModel
-from jowa.planning.tree import Growth
+from jowa.planning.tree import ALIGNMENT, Growth
 
 Trunk = Callable[[Tensor, KeyValueCache, Tensor, Tensor], Tensor]
 """Embedded tokens (N, T, D), the cache, slots (T,) and a bias (N, 1, T, S) → hidden states (N, T, D)."""
@@ -97,8 +98,10 @@ class BlockDecoder:
         if not (self._static or growth.padded):
             later = (len(growth.slots) - 1 - offset) * growth.slots.shape[1]
             return growth.bias[..., : growth.bias.shape[-1] - later]
-        slots = torch.arange(growth.bias.shape[-1], device=growth.bias.device)
-        return growth.bias.masked_fill(slots > growth.slots[offset, -1], float("-inf"))
+        width = growth.bias.shape[-1]
+        bias = pad(growth.bias, (0, -width % ALIGNMENT))
+        slots = torch.arange(bias.shape[-1], device=bias.device)
+        return bias.masked_fill(slots > growth.slots[offset, -1], float("-inf"))[..., :width]
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -127,10 +127,13 @@ class Nodes:
 
 
 class Needs(NamedTuple):
-    """What a planner asks of a dream in each tree: imagined nodes alive at once, and new ones in one call."""
+    """What a planner asks of a dream in each tree: imagined nodes alive at once, new ones in one call, and how many it
+    keeps when it lets go of others.
+    """
 
     nodes: int
     at_once: int
+    kept: int = 0
 
 
 class Dream(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -38,8 +39,8 @@ def check_execution(config: ExecutionConfig) -> None:
     """Raises UserError for settings that can't work, naming the key."""
     if config.draft_rows is not None and config.draft_rows < 0:
         raise UserError(f"execution.draft_rows must not be negative, but is {config.draft_rows}.")
-    if config.memory is not None and not config.memory > 0:
-        raise UserError(f"execution.memory must be above 0 GiB, not {config.memory}.")
+    if config.memory is not None and not 0 < config.memory < math.inf:
+        raise UserError(f"execution.memory must be above 0 GiB and finite, not {config.memory}.")
 
 
 def make_dream(model: WorldActionModel, config: ExecutionConfig) -> TreeDream | BucketedDream:
@@ -50,12 +51,12 @@ def make_dream(model: WorldActionModel, config: ExecutionConfig) -> TreeDream | 
         decode = BlockDecoder(model, _likeliest, CompiledTrunk(model), static=True)
     graphed = on_gpu and config.graphs
     if graphed:
-        decode = GraphedDecoder(decode)
+        decode = GraphedDecoder(model, decode)
     rows = config.draft_rows if config.draft_rows is not None else 0 if on_gpu else DRAFT_ROWS
     if rows:
         decode = FewDrafted(DraftingDecoder(model), decode, rows)
     memory = None if config.memory is None else int(config.memory * 2**30)
-    dream = TreeDream(model, decode=decode, memory=memory, graphed=graphed)
+    dream = TreeDream(model, decode=decode, memory=memory, graphed=graphed, draft_rows=rows)
     return BucketedDream(dream) if graphed or config.compile else dream
 
 

@@ -34,17 +34,18 @@ Record = Callable[[Callable[[], Imagined]], tuple[Callable[[], None], Imagined]]
 class GraphedDecoder:
     """Decodes blocks as `decode` does, which may neither wait for the GPU nor draw random numbers.
 
-    A recording holds addresses: it serves one place of the cache, and blocks of one shape. Recordings used longest ago
-    are dropped when there are too many.
+    A recording holds addresses: it serves one place of the cache and of the model's weights, and blocks of one shape.
+    Recordings used longest ago are dropped when there are too many.
     """
 
-    def __init__(self, decode: Decoder, record: Record | None = None) -> None:
+    def __init__(self, model: torch.nn.Module, decode: Decoder, record: Record | None = None) -> None:
+        self._model = model
         self._decode = decode
         self._record = record or CudaGraphs().record
         self._recordings: dict[tuple[object, ...], Recording] = {}
 
     def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
-        key = _places(cache) + _shapes(block)
+        key = _places(cache) + _shapes(block) + tuple(weight.data_ptr() for weight in self._model.parameters())
         recording = self._recordings.pop(key, None) or self._new(cache, block)
         self._recordings[key] = recording
         if len(self._recordings) > MOST_GRAPHS:
@@ -68,16 +69,17 @@ class CudaGraphs:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._beside = torch.cuda.Stream()
 
     def record(self, compute: Callable[[], Imagined]) -> tuple[Callable[[], None], Imagined]:
         """Compute once beside the present stream, so that libraries set themselves up, and once more to record it."""
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
+        self._beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._beside):
             compute()
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(self._beside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads, which load data and save checkpoints, may use the GPU meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             imagined = compute()
         return graph.replay, imagined
 

@@ -15,7 +15,7 @@ from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.decoder import Block, BlockDecoder, Decoder, at_least_float32
 from jowa.planning.dream import Context, Needs, Nodes
-from jowa.planning.memory import free_bytes, plan_bytes
+from jowa.planning.memory import draft_bytes, free_bytes, plan_bytes
 from jowa.planning.tree import Tree, slots_for
 
 
@@ -39,6 +39,7 @@ class TreeDream:
         decode: how blocks are decoded, if not by one trunk call a position; only at temperature 0.
         memory: bytes that trees may take at once (see `environments`); None for 90 % of what is free when it is asked.
         graphed: whether `decode` replays CUDA graphs, which takes more memory.
+        draft_rows: up to how many nodes at once `decode` drafts, which takes more memory too.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TreeDream:
         decode: Decoder | None = None,
         memory: int | None = None,
         graphed: bool = False,
+        draft_rows: int = 0,
     ) -> None:
         if temperature < 0:
             raise ValueError(f"temperature must be 0 or more, not {temperature}")
@@ -60,6 +62,7 @@ class TreeDream:
         self._decode = decode or BlockDecoder(model, self._choose)
         self._memory = memory
         self._graphed = graphed
+        self._draft_rows = draft_rows
         self._fitting: dict[tuple[int, Needs], int] = {}
         self._kept: KeyValueCache | None = None
         self._trees: _Trees | None = None
@@ -124,13 +127,15 @@ class TreeDream:
     def environments(self, count: int, frames: int, needs: Needs) -> int:
         """How many of `count` environments with so many frames of context there is memory for at once, at least 1.
 
-        By the formula of `jowa.planning.memory`; the last cache counts as free. What has fitted once fits.
+        By the formula of `jowa.planning.memory`; the last cache counts as free. It is decided once, so that a batch is
+        always split alike.
         """
-        if count > self._fitting.get((frames, needs), 0):
+        if (frames, needs) not in self._fitting:
             kept = 0 if self._kept is None else sum(layer.nbytes for layer in self._kept.layers)
             memory = int(0.9 * free_bytes(self._model.device)) + kept if self._memory is None else self._memory
-            most = memory // plan_bytes(self._model, frames, needs, self._graphed)
-            self._fitting[frames, needs] = max(1, min(count, most))
+            drafts = draft_bytes(self._model, frames, needs, self._draft_rows)
+            most = (memory - drafts) // plan_bytes(self._model, frames, needs, self._graphed)
+            self._fitting[frames, needs] = max(1, most)
         return min(count, self._fitting[frames, needs])
 
     def _present(self) -> _Trees:
@@ -148,10 +153,12 @@ class TreeDream:
 
     def _cache(self, count: int, slots: int) -> KeyValueCache:
         """A cache of so many slots for so many environments, in the memory of the last one if that is large enough."""
-        kept, model = self._kept, self._model
-        if kept is None or kept.slots != slots or kept.batch < count or kept.device != model.device:
-            self._trees = self._kept = None
-            self._kept = kept = model.new_cache(count, slots)
+        kept, weight = self._kept, self._model.code_embedding.weight
+        place = (slots, weight.device, weight.dtype)
+        if kept is None or kept.batch < count or (kept.slots, kept.device, kept.dtype) != place:
+            # No name may hold the old one while the new one is made: together they may not fit.
+            self._trees = self._kept = kept = None
+            self._kept = kept = self._model.new_cache(count, slots)
         return kept.first(count)
 
     def _embed_context(self, context: Context) -> Tensor:
