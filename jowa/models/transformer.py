@@ -27,7 +27,7 @@ class KeyValueCache:
 
     def __init__(self, config: TrunkConfig, batch: int, slots: int, device: torch.device, dtype: torch.dtype) -> None:
         shape = (batch, 2, config.heads, slots, config.width // config.heads)
-        # Zeros, since a closed slot counts 0 times its value, which may not be NaN.
+        # Zeros, since a closed slot counts 0 times its value, which may be anything but infinite or NaN.
         self.layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
 
     @property
