@@ -69,7 +69,7 @@ class Player:
     def act(self, turn: Turn) -> NDArray[np.int64]:
         """Actions (N,) for the present screens; 0 for environments that are not playing."""
         rows = torch.from_numpy(np.flatnonzero(turn.playing)).to(self._device)
-        self._lengths[torch.from_numpy(turn.begins).to(self._device)] = 0
+        self._lengths.masked_fill_(torch.from_numpy(turn.begins).to(self._device), 0)
         actions = torch.zeros_like(self._tasks)
         if len(rows):
             frames = torch.from_numpy(turn.frames[turn.playing][:, None]).to(self._device)
@@ -95,12 +95,14 @@ class Player:
         capacity = self._actions.shape[1]
         if self._codes is None:
             self._codes = codes.new_zeros(len(self._tasks), capacity, codes.shape[1])
-        full = rows[self._lengths[rows] == capacity]
-        self._codes[full] = self._codes[full].roll(-1, dims=1)
-        self._actions[full] = self._actions[full].roll(-1, dims=1)
-        self._lengths[full] -= 1
-        self._codes[rows, self._lengths[rows]] = codes
-        self._lengths[rows] += 1
+        # Without masks as indices, whose number of rows the host would have to wait for.
+        lengths, seen, played = self._lengths[rows], self._codes[rows], self._actions[rows]
+        full = lengths == capacity
+        self._codes[rows] = torch.where(full[:, None, None], seen.roll(-1, dims=1), seen)
+        self._actions[rows] = torch.where(full[:, None], played.roll(-1, dims=1), played)
+        lengths = lengths - full.long()
+        self._codes[rows, lengths] = codes
+        self._lengths[rows] = lengths + 1
 
 
 def agent_player(
