@@ -320,9 +320,20 @@ def test_samples_come_from_the_plain_decoder_only() -> None:
         TreeDream(MODEL, temperature=1.0, decode=DraftingDecoder(MODEL))
 
 
+def test_a_copy_of_the_model_imagines_in_half_precision() -> None:
+    model = make_model(9).float()
+    context, legal = random_context(2, LENGTHS, TASKS, 9), random_legal(2, 5, 6)
+    before = [parameter.clone() for parameter in model.parameters()]
+    half = Greedy().plan(make_dream(model, ExecutionConfig(precision="bf16")), context, legal).root_q
+    whole = Greedy().plan(make_dream(model, ExecutionConfig()), context, legal).root_q
+    assert 0 < (half - whole).abs().max() < 0.5 and half.dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
+        ({"precision": "fp8"}, "execution.precision"),
         ({"draft_rows": -1}, "execution.draft_rows"),
         ({"memory": 0.0}, "execution.memory"),
         ({"memory": -2.0}, "execution.memory"),
