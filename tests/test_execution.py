@@ -152,7 +152,8 @@ def test_recordings_are_made_once_a_shape_and_dropped_when_many() -> None:
 
 def test_results_outlive_the_next_replay_and_a_model_that_changes_is_recorded_anew() -> None:
     model, root = make_model(9), torch.zeros(1, 1, dtype=torch.int64)
-    dream = TreeDream(model, decode=GraphedDecoder(model, BlockDecoder(model, likeliest), rerun), graphed=True)
+    decoder = GraphedDecoder(model, BlockDecoder(model, likeliest), rerun)
+    dream = TreeDream(model, decode=decoder, graphed=True)
 
     def imagine(dream: TreeDream, action: int) -> Tensor:
         dream.reset(random_context(1, [4], [2], 9), room=1)
@@ -161,6 +162,11 @@ def test_results_outlive_the_next_replay_and_a_model_that_changes_is_recorded_an
     first = imagine(dream, 3)
     kept = first.clone()
     assert not torch.equal(imagine(dream, 5), kept) and torch.equal(first, kept)
+    recordings = len(decoder._recordings)
+    moved = [parameter.data.clone() for parameter in model.parameters()]
+    for parameter, elsewhere in zip(model.parameters(), moved, strict=True):
+        parameter.data = elsewhere
+    assert torch.equal(imagine(dream, 3), kept) and len(decoder._recordings) == recordings + 1
     model.float()
     assert torch.equal(imagine(dream, 3), imagine(TreeDream(model), 3)), "a cache of the old precision is not kept"
 
@@ -194,7 +200,7 @@ def test_actions_of_equal_worth_stay_equal_whatever_the_batch() -> None:
     for count in range(1, 8):
         context = random_context(count, [2] * count, [0] * count, 9)
         plan = Greedy().plan(TreeDream(model), context, torch.ones(count, 18, dtype=torch.bool))
-        assert plan.actions.tolist() == [0] * count
+        assert plan.actions.tolist() == [0] * count and plan.root_q.unique().numel() == 1
     half = make_model(9).to(torch.bfloat16)
     context, legal = random_context(0, LENGTHS, TASKS, 9), random_legal(0, 5, 6)
     plan = BeamSearch(2, 2).plan(TreeDream(half), context, legal)
