@@ -230,7 +230,7 @@ def test_a_second_signal_ends_at_once_and_afterwards_all_is_as_before(
         # A scheduler and torchrun both pass it on: that is one signal.
         signal.raise_signal(signal.SIGINT)
         assert stopping.end_step() == signal.SIGINT
-        monkeypatch.setattr(interruption, "ONE_SIGNAL", -1.0)
+        monkeypatch.setattr(interruption, "ONE_SIGNAL", 0.0)
         # One that is passed on late is no reason to lose the step, impatience is.
         signal.raise_signal(signal.SIGTERM)
         assert stopping.end_step() == signal.SIGINT
