@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,8 +196,12 @@ def test_a_killed_recorder_takes_its_workers_along_and_can_be_resumed(tmp_path: 
 
 
 def alive(process: int) -> bool:
-    status = Path(f"/proc/{process}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+    """Whether a thread of it still runs: what a process has open is closed, and unlocked, with its last thread only."""
+    states = []
+    for status in Path(f"/proc/{process}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            states.append(status.read_text().rpartition(")")[2].split()[0])
+    return any(state not in "ZX" for state in states)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
