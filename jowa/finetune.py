@@ -15,6 +15,7 @@ from jowa.errors import UserError
 from jowa.evaluation.while_training import EvaluationConfig, evaluations
 from jowa.games import BORROWED_TASKS, check_game, task_id
 from jowa.models.world_action_model import WorldActionModel
+from jowa.training.adaptation import AdaptationConfig, check_adaptation, check_rank
 from jowa.training.config import (
     DataConfig,
     ObjectiveConfig,
@@ -60,6 +61,7 @@ class FinetuneConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     stage: StageConfig = field(default_factory=StageConfig)
+    finetune: AdaptationConfig = field(default_factory=AdaptationConfig)
 
 
 def check(config: FinetuneConfig) -> None:
@@ -70,6 +72,7 @@ def check(config: FinetuneConfig) -> None:
     check_data(config.data)
     check_training(config.training, config.objective, {"stage": config.stage})
     check_batch(config.training, rank_and_ranks()[1], {"stage": config.stage})
+    check_adaptation(config.finetune, config.objective, config.stage)
     if config.stage.steps == 0:
         raise UserError("Nothing to do: set stage.steps above 0.")
     if config.data.games not in ([], [config.game]):
@@ -104,13 +107,15 @@ def main(config: FinetuneConfig) -> None:
     agent = start.agent
     check_stride(data, agent.model.config.blocks)
     check_ensemble(config.objective, agent.model.config.q_networks)
+    check_rank(config.finetune, agent.model.config.width)
     weights = lpips_file(config, start)
     perceptual = "none" if weights is None else "lpips"
     agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)
     stages = {STAGE: config.stage}
     if config.dry_run:
         if rank_and_ranks()[0] == 0:
-            print(describe_run(agent.tokenizer, agent.model, data, stages, config.training, rank_and_ranks()[1]))
+            ranks = rank_and_ranks()[1]
+            print(describe_run(agent.tokenizer, agent.model, data, stages, config.training, ranks, config.finetune))
         return
     store = EpisodeStore(data.path, [config.game])
     if rank_and_ranks()[0] == 0 and config.stage.trains_tokenizer:
@@ -119,7 +124,7 @@ def main(config: FinetuneConfig) -> None:
     config.evaluation.check((config.game,))
     settings = Settings(
         config.out, config.resume, config.seed, data, config.objective, config.training, stages, config,
-        evaluations(config.evaluation, (config.game,)),
+        evaluations(config.evaluation, (config.game,)), config.finetune,
     )  # fmt: skip
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)
