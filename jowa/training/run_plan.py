@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from jowa.data.selection import read_selection
@@ -32,7 +32,7 @@ def describe_run(
     """A page of plain text: parameters, steps and tokens, data found or missing, disk and memory."""
     lines = ["Model", *_parameters(tokenizer, model)]
     if adaptation is not None:
-        model = adapted_shapes(model, adaptation)
+        model = adapted(model, adaptation)
         lines.append(_trained(model, adaptation))
     lines += ["", "Stages"]
     for name, stage in stages.items():
@@ -50,13 +50,12 @@ def count(module: nn.Module, trained_only: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained_only)
 
 
-def adapted_shapes(model: WorldActionModel, adaptation: AdaptationConfig) -> WorldActionModel:
-    """A model of the same sizes without weights, frozen as the method does."""
-    with torch.device("meta"):
-        shapes = WorldActionModel(model.config, model.vocabulary, model.tokens_per_frame)
-    adapt(shapes, adaptation, seed=0)
-    restrict(shapes, adaptation)
-    return shapes
+def adapted(model: WorldActionModel, adaptation: AdaptationConfig) -> WorldActionModel:
+    """A copy, frozen as the method does."""
+    model = copy.deepcopy(model)
+    adapt(model, adaptation, seed=0)
+    restrict(model, adaptation)
+    return model
 
 
 def _parameters(tokenizer: Tokenizer, model: WorldActionModel) -> list[str]:
