@@ -15,7 +15,7 @@ from torch import Tensor
 import jowa
 from jowa.data.order import check_batch_size
 from jowa.data.selection import Selection
-from jowa.data.sequences import SequenceDataset, check_rewards
+from jowa.data.sequences import SequenceDataset, check_actions, check_rewards
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.files import full_disk
@@ -94,6 +94,7 @@ def train_stages(
     if resume_from is not None:
         check_same_data(resume_from, facts)
     check_rewards(store)
+    check_actions(store)
     check_logger(training.logger)
     check_batch_size(training.batch_size, len(sequences(store, settings.data, length, "training", selection).order(0)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
@@ -124,8 +125,8 @@ def hooks_and_judge(
     pictured: SequenceDataset,
     distribution: Distribution,
 ) -> tuple[list[Regularly], Judge]:
-    """What looks at a stage regularly, and what its best checkpoint is: by its score if it plays games of known scores,
-    else by its loss.
+    """What looks at a stage regularly, and what its best checkpoint is: by its score if it plays one game or games of
+    known scores, else by its loss.
 
     held_out, pictured: the held-out sequences as the stage reads them, and with frames.
     """
@@ -137,10 +138,10 @@ def hooks_and_judge(
     by_loss = Judge(HELD_OUT, True, {"validation_sequences": training.validation_sequences})
     if settings.evaluate is None or not stage.trains_q:
         return hooks, by_loss
-    # Without a game of known scores there is no score to compare.
-    known = [game for game in held_out.games if None not in (reference(game).random, reference(game).human)]
     played = {key: value for key, value in asdict(settings.config.evaluation).items() if key != "every"}
-    judge = Judge(SCORE, False, played) if known else by_loss
+    # The returns of several games of unknown scores can't be added up.
+    known = [game for game in held_out.games if None not in (reference(game).random, reference(game).human)]
+    judge = Judge(SCORE, False, played) if known or len(held_out.games) == 1 else by_loss
     return [*hooks, settings.evaluate(learner, distribution)], judge
 
 
