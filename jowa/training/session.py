@@ -19,11 +19,11 @@ from jowa.data.sequences import SequenceDataset, check_actions, check_rewards
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.files import full_disk
-from jowa.games import GAMES, legal_mask, reference
+from jowa.games import legal_mask, num_tasks, reference, task_id
 from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
-from jowa.models.world_action_model import WorldActionModel
+from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_game_fits
 from jowa.resuming import first_difference, flatten
 from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
@@ -227,15 +227,20 @@ def make_learner(
     config = tokenizer.config
     wanted = config.perceptual == "lpips" and trains_tokenizer
     perceptual = load_lpips(config.perceptual_weights) if wanted else None
-    learner = Learner(tokenizer, model, objective, legal_table(store.games), perceptual, distribution.ranks)
+    legal = legal_table(store.games, model.config)
+    learner = Learner(tokenizer, model, objective, legal, perceptual, distribution.ranks)
     return learner.to(distribution.device)
 
 
-def legal_table(games: tuple[str, ...]) -> Tensor:
-    """(60, 18) bool; games without data keep all actions, nothing reads them."""
-    table = np.ones((len(GAMES), 18), dtype=bool)
+def legal_table(games: tuple[str, ...], model: ModelConfig) -> Tensor:
+    """(games, actions) bool; games without data keep all actions, nothing reads them.
+
+    Raises UserError when the model has no row for a game, or another set of actions.
+    """
+    table = np.ones((num_tasks(), model.actions), dtype=bool)
     for game in games:
-        table[GAMES.index(game)] = legal_mask(game)
+        check_game_fits(model, game)
+        table[task_id(game)] = legal_mask(game)
     return torch.from_numpy(table)
 
 
