@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from host_syncs import HostSyncs
 
-from jowa.models.world_action_model import ACTIONS, WorldActionModel
+from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context
 from jowa.planning.tree_dream import TreeDream
@@ -63,11 +63,12 @@ def random_contexts(
     random = torch.Generator().manual_seed(seed)
     context = Context(
         torch.randint(model.vocabulary, (environments, frames, model.tokens_per_frame), generator=random),
-        torch.randint(ACTIONS, (environments, frames), generator=random),
+        torch.randint(model.config.actions, (environments, frames), generator=random),
         torch.full((environments,), frames),
         torch.randint(26, (environments,), generator=random),
     )
-    return context.to(model.device), torch.ones(environments, ACTIONS, dtype=torch.bool, device=model.device)
+    legal = torch.ones(environments, model.config.actions, dtype=torch.bool)
+    return context.to(model.device), legal.to(model.device)
 
 
 def plan_operations(model: WorldActionModel, environments: int, width: int, horizon: int, frames: int) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Finetune a pretrained agent on one game's recorded transitions with the losses of stage 2.
+"""Finetune a pretrained agent on one game's recorded transitions with the losses of stage 2 (paper, section 5.4).
 
     python -m jowa.finetune game=Pong ckpt=runs/demo
 """
@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
 from jowa.cli import run
-from jowa.data.store import EpisodeStore
+from jowa.data.sources import rlu
+from jowa.data.store import EpisodeStore, NoEpisodes
 from jowa.errors import UserError
+from jowa.evaluation.curves import read_curves
 from jowa.evaluation.while_training import EvaluationConfig, evaluations
 from jowa.games import BORROWED_TASKS, check_game, task_id
-from jowa.models.world_action_model import WorldActionModel
+from jowa.models.agent_files import Agent
+from jowa.models.task_rows import start_task_row
 from jowa.training.adaptation import AdaptationConfig, check_adaptation, check_rank
+from jowa.training.checkpoint import FOLDER, read_best
 from jowa.training.config import (
     DataConfig,
     ObjectiveConfig,
@@ -28,8 +33,11 @@ from jowa.training.config import (
     check_training,
 )
 from jowa.training.distribution import distributed, rank_and_ranks
+from jowa.training.fresh_start import check_fresh, check_start, fresh_parts
+from jowa.training.metrics import FILE as METRICS
 from jowa.training.run_plan import describe_run
 from jowa.training.session import Settings, run_stages, use_threads
+from jowa.training.stage_data import describe_choice
 from jowa.training.starting_point import StartingPoint, open_agent
 
 STAGE = "finetune"
@@ -37,12 +45,14 @@ STAGE = "finetune"
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """game: the game to adapt to; its episodes are read from data.path. ckpt: a run's folder, one checkpoint's, or
-    published files (a JOWA_<size>.pt or its folder).
+    """game: the game to adapt to; its episodes are read from data.path. ckpt: a run's folder, one checkpoint's,
+    published files (a JOWA_<size>.pt or its folder), or hub:<owner>/<name>.
 
-    size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: whose task embedding the game
-    starts from: another game's name, `paper` (the paper's choice for its five held-out games), or `own`.
-    perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with the
+    size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: what the game's task row starts
+    as: `own` leaves the checkpoint's, a game's name copies that game's, `mean` takes the mean of all games the
+    checkpoint was trained on, and `paper` copies what the paper does for its five held-out games.
+    start: pretrained, or with fresh parts in the checkpoint's sizes: `tokenizer` keeps its tokenizer alone, `scratch`
+    nothing. perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with the
     checkpoint, if any did, and `none` trains it on pixels alone. resume: a run's folder, to go on with it by its own
     configuration; auto, to go on with the run in `out` if it holds one; or no.
     """
@@ -51,6 +61,7 @@ class FinetuneConfig:
     ckpt: str = "???"
     size: str | None = None
     task_from: str = "paper"
+    start: str = "pretrained"
     perceptual_weights: str | None = None
     out: str = "runs/finetune"
     resume: str = "no"
@@ -67,28 +78,56 @@ class FinetuneConfig:
 def check(config: FinetuneConfig) -> None:
     """Everything that can be refused before any work. Raises UserError."""
     check_game(config.game)
-    if config.task_from not in ("paper", "own"):
-        check_game(config.task_from)
+    if config.task_from not in ("paper", "own", "mean"):
+        check_task_from(config.task_from)
     check_data(config.data)
     check_training(config.training, config.objective, {"stage": config.stage})
     check_batch(config.training, rank_and_ranks()[1], {"stage": config.stage})
     check_adaptation(config.finetune, config.objective, config.stage)
+    check_start(config.start, "start")
+    check_fresh(config.start, config.finetune, config.stage)
     if config.stage.steps == 0:
         raise UserError("Nothing to do: set stage.steps above 0.")
     if config.data.games not in ([], [config.game]):
         raise UserError(f"Finetuning reads the episodes of game={config.game} alone: leave data.games empty.")
 
 
-@torch.no_grad()
-def adopt_task(model: WorldActionModel, game: str, source: str) -> None:
-    """Start a game's task embeddings, if the model has any, as copies of another's: one game keeps one task id."""
-    if source == "paper":
-        source = BORROWED_TASKS.get(game, game)
-    elif source == "own":
-        source = game
-    for table in (model.code_task_embedding, model.action_task_embedding):
-        if table is not None:
-            table.weight[task_id(game)] = table.weight[task_id(source)]
+def check_task_from(source: str) -> None:
+    """Raises UserError unless a game's name."""
+    try:
+        check_game(source)
+    except UserError as error:
+        raise UserError(f"task_from={source} is none of own, mean, paper and a game's name. {error}") from error
+
+
+def task_sources(config: FinetuneConfig, agent: Agent) -> list[str]:
+    """The games whose task rows the game's own starts as the mean of: one for a copy."""
+    if config.task_from == "paper":
+        return [BORROWED_TASKS.get(config.game, config.game)]
+    if config.task_from == "mean":
+        return list(agent.description["games"])
+    return [config.game if config.task_from == "own" else config.task_from]
+
+
+def open_store(config: FinetuneConfig, blocks: int) -> EpisodeStore:
+    """The game's recorded episodes. Raises UserError saying how to get some, where there are none or too few."""
+    game, path = config.game, config.data.path
+    ways = f"record some with `python -m jowa.data.record game={game} steps=10000 out={path}`"
+    if game in rlu.GAMES:
+        ways += f", fetch a good player's with `python -m jowa.data.fetch games=[{game}] checkpoints=[49] out={path}`"
+    try:
+        store = EpisodeStore(path, [game])
+    except NoEpisodes as error:
+        raise UserError(
+            f"Finetuning needs recorded episodes of {game}, and {Path(path).absolute()} has none: {ways}, or set "
+            "data.path to the folder that has them."
+        ) from error
+    if store.transitions(game) < blocks:
+        raise UserError(
+            f"{game} in {path} has {store.transitions(game)} transitions, fewer than one window of {blocks} frames: "
+            f"{ways}."
+        )
+    return store
 
 
 def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
@@ -98,30 +137,39 @@ def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
     return None if start.perceptual_weights is None else str(start.perceptual_weights)
 
 
+def prepare_agent(config: FinetuneConfig, start: StartingPoint) -> Agent:
+    """The agent to train: its tokenizer's loss and the game's task row as configured."""
+    agent, weights = fresh_parts(start.agent, config.start, config.seed), lpips_file(config, start)
+    check_stride(config.data, agent.model.config.blocks)
+    check_ensemble(config.objective, agent.model.config.q_networks)
+    check_rank(config.finetune, agent.model.config.width)
+    perceptual = "none" if weights is None else "lpips"
+    agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)
+    start_task_row(agent.model, task_id(config.game), [task_id(game) for game in task_sources(config, agent)])
+    return agent
+
+
 def main(config: FinetuneConfig) -> None:
     check(config)
     use_threads(config.training.threads)
     torch.manual_seed(config.seed)
     data = replace(config.data, games=[config.game])
     start = open_agent(config.ckpt, config.size)
-    agent = start.agent
-    check_stride(data, agent.model.config.blocks)
-    check_ensemble(config.objective, agent.model.config.q_networks)
-    check_rank(config.finetune, agent.model.config.width)
-    weights = lpips_file(config, start)
-    perceptual = "none" if weights is None else "lpips"
-    agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)
+    agent = prepare_agent(config, start)
     stages = {STAGE: config.stage}
+    is_main, ranks = rank_and_ranks()[0] == 0, rank_and_ranks()[1]
     if config.dry_run:
-        if rank_and_ranks()[0] == 0:
-            ranks = rank_and_ranks()[1]
-            print(describe_run(agent.tokenizer, agent.model, data, stages, config.training, ranks, config.finetune))
+        if is_main:
+            agent_parts = agent.tokenizer, agent.model
+            print(describe_run(*agent_parts, data, stages, config.training, ranks, config.finetune))
         return
-    store = EpisodeStore(data.path, [config.game])
-    if rank_and_ranks()[0] == 0 and config.stage.trains_tokenizer:
-        print(f"The tokenizer is trained along on pixels{f' and LPIPS ({weights})' if weights else ' alone'}.")
-    adopt_task(agent.model, config.game, config.task_from)
+    store = open_store(config, agent.model.config.blocks)
     config.evaluation.check((config.game,))
+    if is_main:
+        print(describe_choice(store, data))
+        if config.stage.trains_tokenizer:
+            weights = agent.tokenizer.config.perceptual_weights
+            print(f"The tokenizer is trained along on pixels{f' and LPIPS ({weights})' if weights else ' alone'}.")
     settings = Settings(
         config.out, config.resume, config.seed, data, config.objective, config.training, stages, config,
         evaluations(config.evaluation, (config.game,)), config.finetune,
@@ -129,7 +177,24 @@ def main(config: FinetuneConfig) -> None:
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)
         if distribution.is_main:
-            print(f"The run is in {folder}; evaluate it by: python -m jowa.evaluate ckpt={folder}")
+            print(outcome(folder, config))
+
+
+def outcome(folder: Path, config: FinetuneConfig) -> str:
+    """How it went, as far as the agent was let play, and what to do next."""
+    lines, agent = [], folder
+    for curve in read_curves(folder / METRICS):
+        if curve.name == f"evaluation/{config.game}/return" and curve.stage == STAGE:
+            lines.append(
+                f"{config.game}: mean return {curve.values[-1]:g} in {config.evaluation.episodes} episodes after step "
+                f"{curve.steps[-1]:.0f}."
+            )
+    best = read_best(folder).get(STAGE)
+    if best is not None:
+        agent = folder / FOLDER / "best"
+        lines.append(f"Best by {best['metric']}: step {best['step']} ({best['value']:.4g}), kept as {agent}.")
+    lines.append(f"The run is in {folder}; evaluate it by: python -m jowa.evaluate ckpt={agent}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ MISTAKES = {
     f"{PRETRAIN} data.games=[Boxing]": ("no recorded episodes of Boxing", "data.path"),
     f"{PRETRAIN} data.games=[Pong,Pong]": ("data.games names a game twice",),
     f"{PRETRAIN} training.batch_size=1000": ("fewer than one batch of 1000", "training.batch_size"),
-    f"{FINETUNE} game=Boxing": ("no recorded episodes of Boxing",),
+    f"{FINETUNE} game=Boxing": ("needs recorded episodes of Boxing",),
     # Sizes
     f"{PRETRAIN} model.heads=3": ("model.heads=3", "model.width=32"),
     f"{PRETRAIN} model.heads=64": ("model.heads=64", "model.width=32"),

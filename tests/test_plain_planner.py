@@ -15,8 +15,8 @@ import torch
 from plain_planner import Future, History, ModelWorld, PlainSearch, State, beam_search, greedy
 from torch import Tensor
 
-from jowa.games import legal_actions, task_id
-from jowa.models.world_action_model import ACTIONS, ModelConfig, WorldActionModel
+from jowa.games import NUM_ACTIONS, legal_actions, task_id
+from jowa.models.world_action_model import ModelConfig, WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context
 from jowa.planning.execution import ExecutionConfig, make_dream
@@ -64,7 +64,7 @@ class Problem:
         return cls(model, [
             History(
                 torch.randint(VOCABULARY, (length, model.tokens_per_frame), generator=random).tolist(),
-                torch.randint(ACTIONS, (length - 1,), generator=random).tolist(),
+                torch.randint(NUM_ACTIONS, (length - 1,), generator=random).tolist(),
             )
             for length in lengths
         ])  # fmt: skip
@@ -84,7 +84,7 @@ class Problem:
             ],
             [task_id(GAMES[n]) for n in rows],
         )
-        legal = torch.zeros(len(rows), ACTIONS, dtype=torch.bool)
+        legal = torch.zeros(len(rows), NUM_ACTIONS, dtype=torch.bool)
         for row, n in enumerate(rows):
             legal[row, list(legal_actions(GAMES[n]))] = True
         return InParts(planner).plan(make_dream(self.model, ExecutionConfig()), context, legal)
@@ -192,7 +192,7 @@ def test_tree_searches_are_the_plain_ones(simulations: int, horizon: int, choice
 
 def is_tree(plan: Plan, row: int, plain: PlainSearch) -> bool:
     """Whether a row of a plan ranks the first actions as the plain search does, and tells where those tried lead."""
-    ranked, measures = zip(*plain.ranked(ACTIONS), strict=True)
+    ranked, measures = zip(*plain.ranked(NUM_ACTIONS), strict=True)
     tried = [(i, plain.root.children[action]) for i, action in enumerate(ranked) if action in plain.measures()]
     return (
         plan.actions[row].item() == ranked[0]

@@ -27,7 +27,6 @@ from jowa.errors import UserError
 from jowa.files import write_json
 
 FRAME_SHAPE = (84, 84)
-ACTIONS = 18
 FORMAT = 2
 MANIFEST = "manifest.json"
 EPISODES = "episodes.jsonl"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from jowa.data.layout import (
     unreadable,
 )
 from jowa.data.table import EpisodeTable, read_table
-from jowa.games import GAMES
+from jowa.games import GAMES, CustomGame, check_game, register
 
 
 class Part:
@@ -121,13 +124,44 @@ def has_episodes(store: Path | str, game: str) -> bool:
 
 
 def game_folders(store: Path) -> list[str]:
-    """The games that a store has a folder of, by name; what bears no game's name is none. UserError if out of reach."""
+    """The games that a store has a folder of, by name; UserError if out of reach.
+
+    A folder is a game's if its name is an Atari game's, or its parts say of which environment they are.
+    """
     try:
-        return sorted(path.name for path in store.iterdir() if path.name in GAMES and path.is_dir())
+        folders = sorted(path for path in store.iterdir() if not path.name.startswith(".") and path.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise unreadable(store, str(error.strerror)) from error
+    return [path.name for path in folders if path.name in GAMES or any(_environments(store, path.name))]
+
+
+def register_from_store(store: Path | str, game: str) -> None:
+    """Make a game known by what its parts say of its environment; an Atari game is known.
+
+    Raises:
+        UserError: the parts are of different environments, or of another than the name stands for here.
+    """
+    if game not in GAMES:
+        for spec in _environments(store, game):
+            register(CustomGame.of(spec))
+
+
+def check_stored_game(store: Path | str, game: str) -> str:
+    """`check_game` for a game that may be known by its episodes in a store alone."""
+    register_from_store(store, game)
+    return check_game(game)
+
+
+def _environments(store: Path | str, game: str) -> Iterator[dict[str, Any]]:
+    """The environments in the provenance of a game's parts; what can't be read is somebody else's to report."""
+    for path in sorted((Path(store) / game).glob(f"*/{MANIFEST}")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            spec = json.loads(path.read_text(encoding="utf-8"))["provenance"]["environment"]
+            # A copy of a game's folder under another name is no game.
+            if not path.parent.name.startswith(".") and spec["name"] == game:
+                yield spec
 
 
 def open_parts(store: Path, game: str) -> tuple[Part, ...]:

@@ -13,6 +13,7 @@ from jowa.envs.protocol import ProtocolConfig
 from jowa.envs.roms import rom_md5
 from jowa.errors import UserError
 from jowa.games import GAMES, HELD_OUT_GAMES, PRETRAINING_GAMES, check_game
+from jowa.models.hub import PREFIX
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
 from jowa.training.distribution import choose_device
@@ -110,6 +111,8 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
 def names_agent(policy: str) -> bool:
     """Whether it is a path, existing or meant to be: without a sign of that it is a mistyped name."""
     path = Path(policy).expanduser()
+    if policy.startswith(PREFIX):
+        return True
     return policy not in POLICIES and (len(path.parts) > 1 or path.suffix in (".pt", ".pth") or path.exists())
 
 

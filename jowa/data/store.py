@@ -19,7 +19,7 @@ import tensorstore
 from numpy.typing import NDArray
 
 from jowa.data.layout import FRAME_SHAPE, FRAMES, read_error
-from jowa.data.parts import Part, committed_parts, game_folders, has_episodes, open_parts
+from jowa.data.parts import Part, committed_parts, game_folders, has_episodes, open_parts, register_from_store
 from jowa.data.table import EpisodeTable, join_tables
 from jowa.data.writer import EpisodeWriter
 from jowa.errors import UserError
@@ -36,7 +36,7 @@ class Rows:
 
     Attributes:
         frames: (..., 84, 84) uint8, or None if they were not asked for.
-        actions: (...) uint8, indices into the full 18.
+        actions: (...) uint8, indices into the game's set.
         rewards: (...) float32, as the source gave them (raw, or clipped by a source that has no raw ones).
         ends: (...) bool.
     """
@@ -52,7 +52,7 @@ class NoEpisodes(UserError):
 
 
 class EpisodeStore:
-    """Read access to the games in a folder, as they were when it was opened.
+    """Read access to the games in a folder, as they were when it was opened. Games that aren't Atari's get known by it.
 
     Frames are read from disk when they are asked for; a game's other columns, 6 bytes a row, are held in memory from
     its first read on.
@@ -75,7 +75,8 @@ class EpisodeStore:
 
         Raises:
             NoEpisodes: there is no such folder, or a game has no episodes.
-            UserError: a game is named twice, or its files are damaged or out of reach.
+            UserError: a game is named twice, its files are damaged or out of reach, or its environment is another than
+                that of the same name here.
         """
         self.folder = Path(folder)
         wanted = game_folders(self.folder) if games is None else games
@@ -85,6 +86,8 @@ class EpisodeStore:
         missing = [game for game in games or () if game not in found]
         if missing or not found:
             raise _no_data(self.folder, missing, path_key)
+        for game in found:
+            register_from_store(self.folder, game)
         self.games = found
         self._parts = {game: open_parts(self.folder, game) for game in self.games}
         self.tables = {

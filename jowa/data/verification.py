@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from jowa.data.layout import (
-    ACTIONS,
     COLUMNS,
     FORMAT,
     FRAMES,
@@ -22,10 +21,10 @@ from jowa.data.layout import (
     read_error,
 )
 from jowa.data.open_part import sha256
-from jowa.data.parts import Part, game_folders, part_folders
+from jowa.data.parts import Part, game_folders, part_folders, register_from_store
 from jowa.data.writer import differing_facts
 from jowa.errors import UserError
-from jowa.games import GAMES, legal_mask
+from jowa.games import NUM_ACTIONS, is_game, legal_mask
 
 Advance = Callable[[int], Any]
 """Told how many agent steps have just been checked."""
@@ -63,13 +62,16 @@ def games_in(folder: Path, wanted: Sequence[str] = ()) -> list[str]:
     """The games to check: those wanted, or all there are, also ones of which no part is whole.
 
     Raises:
-        UserError: there are none, or not those, or they can't be looked for.
+        UserError: there are none, or not those, or they can't be looked for, or a game's parts are of different
+            environments.
     """
     found = [game for game in wanted or game_folders(folder) if part_folders(folder, game)]
     missing = [game for game in wanted if game not in found]
     if missing or not found:
         what = f"no recorded episodes of {', '.join(missing)}" if missing else "no recorded episodes"
         raise UserError(f"{what} in {folder}: set path to the folder that has them.")
+    for game in found:
+        register_from_store(folder, game)
     return found
 
 
@@ -173,7 +175,8 @@ def _check_columns(part: Part, game: str, columns: dict[str, Any]) -> Iterator[s
     """Legal actions, finite rewards, ends where games ended, and returns that are the rewards' sums."""
     table, actions, rewards = part.table, columns["actions"], columns["rewards"]
     legal = np.zeros(256, np.bool_)
-    legal[:ACTIONS] = legal_mask(game) if game in GAMES else True
+    known = legal_mask(game) if is_game(game) else np.ones(NUM_ACTIONS, np.bool_)
+    legal[: len(known)] = known
     if not legal[actions].all():
         row = int(np.flatnonzero(~legal[actions])[0])
         what = f"action {actions[row]} at row {row} is none of {game}'s"

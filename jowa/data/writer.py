@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jowa.data.layout import (
-    ACTIONS,
     CHUNK,
     COLUMNS,
     FRAME_SHAPE,
@@ -24,7 +23,7 @@ from jowa.data.open_part import OpenPart, sweep
 from jowa.data.parts import committed_parts
 from jowa.errors import UserError
 from jowa.files import full_disk, locked_folder, require_writable_folder
-from jowa.games import GAMES, legal_mask
+from jowa.games import NUM_ACTIONS, is_game, legal_mask
 
 SOURCE_FACTS = ("rom_md5", "sticky", "rewards", "stack_padding")
 """What must be alike in all of a game's parts, unless mixing is allowed: otherwise they are of two different games."""
@@ -117,7 +116,7 @@ class EpisodeWriter:
 
         Args:
             frames: (T, 84, 84) uint8.
-            actions: (T,) uint8, indices into the full 18.
+            actions: (T,) uint8, indices into the game's set.
             rewards: (T,) float32, raw, or clipped where the source has no raw ones.
             terminated: the game ended with the last step; False for truncated or cut episodes.
             info: JSON-compatible facts about the episode (its behaviour, say).
@@ -230,9 +229,10 @@ def _check_episode(frames: NDArray[Any], actions: NDArray[Any], rewards: NDArray
     if steps < 1 or frames.shape != (steps, *FRAME_SHAPE) or actions.ndim != 1 or rewards.shape != (steps,):
         shapes = ", ".join(f"{name} {array.shape}" for name, (array, _) in wanted.items())
         raise ValueError(f"an episode of T >= 1 steps has frames (T, 84, 84), actions (T,), rewards (T,), not {shapes}")
-    if actions.max() >= ACTIONS:
-        raise ValueError(f"actions must lie below {ACTIONS}, not {actions.max()}")
-    if game in GAMES and not legal_mask(game)[actions].all():
-        raise ValueError(f"{game} has no action {actions[~legal_mask(game)[actions]][0]}")
+    legal = legal_mask(game) if is_game(game) else np.ones(NUM_ACTIONS, np.bool_)
+    if actions.max() >= len(legal):
+        raise ValueError(f"actions must lie below {len(legal)}, not {actions.max()}")
+    if not legal[actions].all():
+        raise ValueError(f"{game} has no action {actions[~legal[actions]][0]}")
     if not np.isfinite(rewards).all():
         raise ValueError("rewards must be finite")

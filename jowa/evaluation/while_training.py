@@ -63,8 +63,7 @@ def evaluation_hook(
 ) -> Hook:
     """A hook that plays the games, shared among the processes.
 
-    It returns every game's mean return and `evaluation/score`: the mean over games of the human-normalised score, of
-    those games that have one.
+    It returns every game's mean return and, where there is one, `evaluation/score`.
     """
     mode = PLANNING if config.planning else NO_PLANNING
     protocol = ProtocolConfig(max_episode_frames=config.max_episode_frames)
@@ -90,7 +89,10 @@ def evaluation_hook(
 
 
 def scores(means: dict[str, float]) -> dict[str, float]:
-    """Mean returns by game, and their mean human-normalised score where there is one."""
+    """Mean returns by game, and what they are summed up in: the mean human-normalised score of the games that have one.
+
+    A single game that has none is summed up in its mean return; several can't be added up.
+    """
     values = {f"evaluation/{game}/return": mean for game, mean in means.items()}
     normalised = []
     for game, mean in means.items():
@@ -98,4 +100,6 @@ def scores(means: dict[str, float]) -> dict[str, float]:
         if known.random is not None and known.human is not None:
             normalised.append((mean - known.random) / (known.human - known.random))
             values[f"evaluation/{game}/human_normalised"] = normalised[-1]
+    if not normalised and len(means) == 1:
+        normalised = list(means.values())
     return values | ({SCORE: float(np.mean(normalised))} if normalised else {})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jowa.data.batch import Batch
-from jowa.games import GAMES
+from jowa.games import game_of, num_tasks
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.dream import Context
 from jowa.planning.tree_dream import TreeDream
@@ -112,9 +112,9 @@ def measure_world_model(
     """
     if model.training:
         raise ValueError("the model is in training mode: call eval() before measuring it")
-    counts = _Counts(len(GAMES), model.tokens_per_frame)
+    counts = _Counts(num_tasks(), model.tokens_per_frame)
     dream = TreeDream(model)
-    imagined = np.zeros(len(GAMES), np.int64)
+    imagined = np.zeros(num_tasks(), np.int64)
     for batch in batches:
         if batch.codes is None:
             raise ValueError("evidence needs batches with codes")
@@ -124,8 +124,8 @@ def measure_world_model(
     met = np.flatnonzero(counts.sequences).tolist()
     pooled = counts.evidence(met, ALL_GAMES)
     if len(met) == 1:
-        return (counts.evidence(met, GAMES[met[0]]),)
-    return (pooled, *(counts.evidence([task], GAMES[task]) for task in met))
+        return (counts.evidence(met, game_of(met[0])),)
+    return (pooled, *(counts.evidence([task], game_of(task)) for task in met))
 
 
 @torch.no_grad()

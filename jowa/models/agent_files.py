@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from jowa.errors import UserError
 from jowa.files import sync_file, write_json
+from jowa.games import GAMES, register_rows, registered
 from jowa.models.low_rank import merged_state
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
@@ -46,8 +47,14 @@ def agent_tensors(tokenizer: Tokenizer, model: WorldActionModel) -> dict[str, Te
 
 
 def describe(tokenizer: Tokenizer, model: WorldActionModel) -> dict[str, Any]:
-    """The sizes a description begins with."""
-    return {"format": FORMAT, "model": asdict(model.config), "tokenizer": asdict(tokenizer.config)}
+    """What a description begins with: the sizes, and the games that the rows 60, 61, … are for."""
+    games = registered()[: model.config.tasks - len(GAMES)]
+    return {
+        "format": FORMAT,
+        "model": asdict(model.config),
+        "tokenizer": asdict(tokenizer.config),
+        "environments": [game.spec() for game in games],
+    }
 
 
 def write_agent(folder: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
@@ -92,8 +99,12 @@ def sizes_of(description: dict[str, Any]) -> tuple[ModelConfig, TokenizerConfig]
 
 
 def load_agent(folder: Path) -> Agent:
-    """Build the agent a folder describes, on the CPU, in eval mode. Raises UserError for a damaged or missing one."""
+    """Build the agent a folder describes, on the CPU, in eval mode. The games it has further rows for get known by it.
+
+    Raises UserError for a damaged or missing one, and where these rows are other games' in this process.
+    """
     description = read_description(folder)
+    register_rows(description.get("environments", []))
     model_config, tokenizer_config = sizes_of(description)
     try:
         tokenizer = Tokenizer(tokenizer_config)

@@ -13,7 +13,7 @@ PARAMETERS = ("weight1", "bias1", "gain1", "shift1", "weight2", "bias2", "gain2"
 
 
 class QEnsemble(nn.Module):
-    """E networks: Linear, dropout, LayerNorm, Mish; Linear, LayerNorm, Mish; Linear to 18 actions × atoms.
+    """E networks: Linear, dropout, LayerNorm, Mish; Linear, LayerNorm, Mish; Linear to actions × atoms.
 
     Parameters are stacked with a leading E, as in the published files. `atoms` = 1 gives scalar Q values.
     """

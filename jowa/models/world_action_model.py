@@ -10,11 +10,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from jowa.errors import UserError
+from jowa.games import GAMES, LARGEST_ACTION_SET, num_actions, task_id
 from jowa.models.q_ensemble import QEnsemble, ensemble_mean
 from jowa.models.transformer import KeyValueCache, Trunk, TrunkConfig
 
-ACTIONS = 18
-TASKS = 60
 MAXIMUM_BLOCKS = 64
 
 
@@ -23,7 +22,8 @@ class ModelConfig:
     """Sizes. `q_loss` decides the last layer of the Q networks: c51 has `atoms` logits an action, mse one value.
 
     blocks: frames a sequence can hold, in training and in planning (context and imagined steps together); the paper
-    has 8. task_embedding: whether every token is told its game.
+    has 8. task_embedding: whether every token is told its game. tasks: games it has a row for, the 60 of Atari first.
+    actions: size of the action set, 18 for ALE's.
     """
 
     name: str = "custom"
@@ -41,6 +41,8 @@ class ModelConfig:
     q_dropout: float = 0.01
     blocks: int = 8
     task_embedding: bool = True
+    tasks: int = 60
+    actions: int = 18
 
 
 def check_model(config: ModelConfig) -> None:
@@ -59,6 +61,25 @@ def check_model(config: ModelConfig) -> None:
         raise UserError(f"model.q_loss must be 'c51' or 'mse', not '{config.q_loss}'.")
     if config.atoms < 2 or config.support_high <= config.support_low:
         raise UserError("model.atoms must be at least 2 and model.support_high above model.support_low.")
+    if config.tasks < len(GAMES) or not 1 <= config.actions <= LARGEST_ACTION_SET:
+        raise UserError(
+            f"model.tasks must be at least {len(GAMES)}, the Atari games, and model.actions lie in 1 … "
+            f"{LARGEST_ACTION_SET}."
+        )
+
+
+def check_game_fits(config: ModelConfig, game: str) -> None:
+    """Raises UserError when a model of that configuration has no row for the game, or another set of actions."""
+    if task_id(game) >= config.tasks:
+        raise UserError(
+            f"The model knows {config.tasks} games, and {game} is none of them: finetune it on that game first "
+            "(jowa.finetune)."
+        )
+    if num_actions(game) != config.actions:
+        raise UserError(
+            f"The model has {config.actions} actions and {game} {num_actions(game)}: take an agent that was trained on "
+            "that game."
+        )
 
 
 class Hidden(NamedTuple):
@@ -93,10 +114,10 @@ class WorldActionModel(nn.Module):
         self.positions = config.blocks * self.block_tokens
         width = config.width
         self.code_embedding = nn.Embedding(vocabulary, width)
-        self.action_embedding = nn.Embedding(ACTIONS, width)
+        self.action_embedding = nn.Embedding(config.actions, width)
         self.position_embedding = nn.Embedding(self.positions, width)
-        self.code_task_embedding = nn.Embedding(TASKS, width) if config.task_embedding else None
-        self.action_task_embedding = nn.Embedding(TASKS, width) if config.task_embedding else None
+        self.code_task_embedding = nn.Embedding(config.tasks, width) if config.task_embedding else None
+        self.action_task_embedding = nn.Embedding(config.tasks, width) if config.task_embedding else None
         self.trunk_config = TrunkConfig(
             config.layers, config.heads, width, config.dropout, config.dropout, config.attention_dropout
         )
@@ -115,7 +136,7 @@ class WorldActionModel(nn.Module):
     def _new_q_networks(self) -> QEnsemble:
         config = self.config
         atoms = config.atoms if config.q_loss == "c51" else 1
-        return QEnsemble(config.q_networks, config.width, config.q_width, ACTIONS, atoms, config.q_dropout)
+        return QEnsemble(config.q_networks, config.width, config.q_width, config.actions, atoms, config.q_dropout)
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +156,7 @@ class WorldActionModel(nn.Module):
         return self._embed(self.code_embedding(codes), self.code_task_embedding, positions, tasks)
 
     def embed_actions(self, actions: Tensor, positions: Tensor, tasks: Tensor) -> Tensor:
-        """actions (N, T) of the full 18, positions (N, T) and tasks (N,) → (N, T, D)."""
+        """actions (N, T) of the action set, positions (N, T) and tasks (N,) → (N, T, D)."""
         return self._embed(self.action_embedding(actions), self.action_task_embedding, positions, tasks)
 
     def _embed(self, tokens: Tensor, task_table: nn.Embedding | None, positions: Tensor, tasks: Tensor) -> Tensor:
@@ -175,24 +196,24 @@ class WorldActionModel(nn.Module):
         return out
 
     def q_logits(self, h: Tensor) -> Tensor:
-        """(..., D) → (E, ..., 18, atoms) of the online networks."""
+        """(..., D) → (E, ..., actions, atoms) of the online networks."""
         out: Tensor = self.q_networks(h)
         return out
 
     @torch.no_grad()
     def q_target_logits(self, h: Tensor) -> Tensor:
-        """(..., D) → (E, ..., 18, atoms) of the target copy, without gradients."""
+        """(..., D) → (E, ..., actions, atoms) of the target copy, without gradients."""
         out: Tensor = self.q_target(h)
         return out
 
     def expected_q(self, logits: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Logits (E, ..., 18, atoms) → expected Q (..., 18): mean of the softmaxes times the support."""
+        """Logits (E, ..., actions, atoms) → expected Q (..., actions): mean of the softmaxes times the support."""
         if self.config.q_loss == "mse":
             return ensemble_mean(logits[..., 0].float(), weights)
         return ensemble_mean(logits.float().softmax(-1), weights) @ self.support
 
     def q_values(self, h: Tensor) -> Tensor:
-        """(..., D) → expected Q of the online networks (..., 18), illegal actions included."""
+        """(..., D) → expected Q of the online networks (..., actions), illegal actions included."""
         logits = self.q_logits(h)
         if self.config.q_loss == "mse":
             return self.expected_q(logits)

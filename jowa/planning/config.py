@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from jowa.errors import UserError
-from jowa.models.world_action_model import ModelConfig
+from jowa.models.world_action_model import ModelConfig, check_game_fits
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.greedy import Greedy
 from jowa.planning.mcts import CHOICES, MonteCarloTreeSearch
@@ -55,9 +55,10 @@ class PlannerConfig:
         """The settings that one game is played with by a model of that size.
 
         Raises:
-            UserError: the published settings are asked for, and there are none for the game or the size, or the
-                settings can't work with the model's frames.
+            UserError: the model doesn't know the game; the published settings are asked for, and there are none for
+                the game or the size; or the settings can't work with the model's frames.
         """
+        check_game_fits(model, game)
         settings = self._published(model.name, game) if self.name == "published" else self
         check_planner(settings, model.blocks)
         return settings

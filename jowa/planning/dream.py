@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from jowa.models.world_action_model import TASKS
+from jowa.games import num_tasks
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Context:
         given = torch.arange(frames) < self.lengths[:, None]
         for wrong, complaint in (
             ((self.lengths < 1) | (self.lengths > frames), f"has a length outside 1 … {frames}, the frames there are"),
-            ((self.tasks < 0) | (self.tasks >= TASKS), f"has a task id outside 0 … {TASKS - 1}"),
+            ((self.tasks < 0) | (self.tasks >= num_tasks()), f"has a task id outside 0 … {num_tasks() - 1}"),
             ((given & (self.codes < 0).any(dim=2)).any(dim=1), "has negative codes in frames that are given"),
         ):
             if bool(wrong.any()):

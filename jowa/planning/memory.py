@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from jowa.models.world_action_model import ACTIONS, WorldActionModel
+from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.dream import Needs
 from jowa.planning.tree import ALIGNMENT, slots_for
 
@@ -17,7 +17,7 @@ def plan_bytes(model: WorldActionModel, frames: int, needs: Needs, graphed: bool
     """The most bytes of memory a plan takes for one environment, the weights aside; for N environments N times that.
 
     With `frames` L of context, K codes a frame, `needs` of P nodes alive, B at once and M kept when others go, width D,
-    E Q networks of Z atoms, V codes, b bytes a number and
+    E Q networks of Z atoms, V codes, A actions, b bytes a number and
 
         S = (L + P)(K + 1) - 1 slots, T = L(K + 1) - 1 tokens of context,
 
@@ -25,7 +25,7 @@ def plan_bytes(model: WorldActionModel, frames: int, needs: Needs, graphed: bool
     codes, actions and positions in 64 bits:
 
         b (2 layers D S + max(16 D T, B (S + R), 2 D (K + 1) M)) + 8 (K + 1)(L + 4 B + P)
-        R = max(17 D, 3 D + V, 2 D + 18 Z q / b),    q = 8 E + 4 if b = 4 else E (8 + b)
+        R = max(17 D, 3 D + V, 2 D + A Z q / b),    q = 8 E + 4 if b = 4 else E (8 + b)
 
     where the S beside R, the attention bias, is rounded up to a multiple of 16. The 16 D a token are the layers' at
     their highest, in the MLP: its two times 4 D, queries, keys and values, what was attended to, the residual stream
@@ -36,7 +36,7 @@ def plan_bytes(model: WorldActionModel, frames: int, needs: Needs, graphed: bool
     config, number = model.config, model.code_embedding.weight.element_size()
     tokens, width = model.block_tokens, config.width
     slots = slots_for(frames, needs.nodes, tokens)
-    outputs = ACTIONS * (config.atoms if config.q_loss == "c51" else 1)
+    outputs = config.actions * (config.atoms if config.q_loss == "c51" else 1)
     # Expected Q is computed in single precision: logits, their softmaxes and, in other precisions, a copy between.
     q_bytes = 8 * config.q_networks + 4 if number == 4 else config.q_networks * (8 + number)
     heads = max(3 * width + model.vocabulary, 2 * width + outputs * q_bytes // number)

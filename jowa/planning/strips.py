@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jowa.data.batch import Batch
-from jowa.games import GAMES
+from jowa.games import game_of
 from jowa.models.tokenizer import Tokenizer
 from jowa.planning.dream import Context
 from jowa.planning.tree_dream import TreeDream
@@ -69,7 +69,7 @@ def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: 
     )
     originals = frames[:, :, 0].cpu().numpy()
     return [
-        Strip(GAMES[int(task)], originals[i], seen[i], imagined[i], context) for i, task in enumerate(tasks.tolist())
+        Strip(game_of(task), originals[i], seen[i], imagined[i], context) for i, task in enumerate(tasks.tolist())
     ]
 
 

@@ -43,7 +43,7 @@ class Learner(nn.Module):
         perceptual: LPIPS | None = None,
         ranks: int = 1,
     ) -> None:
-        """legal (60, 18) bool: the legal actions of each task; ranks: processes that average their gradients."""
+        """legal (games, actions) bool: each task's legal actions; ranks: processes that average their gradients."""
         super().__init__()
         self.tokenizer = tokenizer
         self.model = model

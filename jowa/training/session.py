@@ -15,15 +15,15 @@ from torch import Tensor
 import jowa
 from jowa.data.order import check_batch_size
 from jowa.data.selection import Selection
-from jowa.data.sequences import SequenceDataset, check_rewards
+from jowa.data.sequences import SequenceDataset, check_actions, check_rewards
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.files import full_disk
-from jowa.games import GAMES, legal_mask, reference
+from jowa.games import legal_mask, num_tasks, reference, task_id
 from jowa.models.agent_files import read_description
 from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
-from jowa.models.world_action_model import WorldActionModel
+from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_game_fits
 from jowa.resuming import first_difference, flatten
 from jowa.training.adaptation import AdaptationConfig, adapt
 from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
@@ -98,6 +98,7 @@ def train_stages(
     if resume_from is not None:
         check_same_data(resume_from, facts)
     check_rewards(store)
+    check_actions(store)
     check_logger(training.logger)
     check_batch_size(training.batch_size, len(sequences(store, settings.data, length, "training", selection).order(0)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
@@ -111,12 +112,13 @@ def train_stages(
             here = place is not None and place.stage == name
             data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
             pictured = sequences(store, settings.data, length, "held_out")
+            first_step = place.step if here and place is not None else 0
             train_stage(
                 run, name, stage, learner, data,
                 *hooks_and_judge(settings, stage, learner, held_out, pictured, distribution),
                 resume_from=resume_from if here else None,
-                first_step=place.step if here and place is not None else 0,
-                look_first=here and missed,
+                first_step=first_step,
+                look_first=(here and missed) or (training.look_first and first_step == 0),
             )  # fmt: skip
 
 
@@ -128,8 +130,8 @@ def hooks_and_judge(
     pictured: SequenceDataset,
     distribution: Distribution,
 ) -> tuple[list[Regularly], Judge]:
-    """What looks at a stage regularly, and what its best checkpoint is: by its score if it plays games of known scores,
-    else by its loss.
+    """What looks at a stage regularly, and what its best checkpoint is: by its score if it plays one game or games of
+    known scores, else by its loss.
 
     held_out, pictured: the held-out sequences as the stage reads them, and with frames.
     """
@@ -141,10 +143,10 @@ def hooks_and_judge(
     by_loss = Judge(HELD_OUT, True, {"validation_sequences": training.validation_sequences})
     if settings.evaluate is None or not stage.trains_q:
         return hooks, by_loss
-    # Without a game of known scores there is no score to compare.
-    known = [game for game in held_out.games if None not in (reference(game).random, reference(game).human)]
     played = {key: value for key, value in asdict(settings.config.evaluation).items() if key != "every"}
-    judge = Judge(SCORE, False, played) if known else by_loss
+    # The returns of several games of unknown scores can't be added up.
+    known = [game for game in held_out.games if None not in (reference(game).random, reference(game).human)]
+    judge = Judge(SCORE, False, played) if known or len(held_out.games) == 1 else by_loss
     return [*hooks, settings.evaluate(learner, distribution)], judge
 
 
@@ -230,15 +232,20 @@ def make_learner(
     config = tokenizer.config
     wanted = config.perceptual == "lpips" and trains_tokenizer
     perceptual = load_lpips(config.perceptual_weights) if wanted else None
-    learner = Learner(tokenizer, model, objective, legal_table(store.games), perceptual, distribution.ranks)
+    legal = legal_table(store.games, model.config)
+    learner = Learner(tokenizer, model, objective, legal, perceptual, distribution.ranks)
     return learner.to(distribution.device)
 
 
-def legal_table(games: tuple[str, ...]) -> Tensor:
-    """(60, 18) bool; games without data keep all actions, nothing reads them."""
-    table = np.ones((len(GAMES), 18), dtype=bool)
+def legal_table(games: tuple[str, ...], model: ModelConfig) -> Tensor:
+    """(games, actions) bool; games without data keep all actions, nothing reads them.
+
+    Raises UserError when the model has no row for a game, or another set of actions.
+    """
+    table = np.ones((num_tasks(), model.actions), dtype=bool)
     for game in games:
-        table[GAMES.index(game)] = legal_mask(game)
+        check_game_fits(model, game)
+        table[task_id(game)] = legal_mask(game)
     return torch.from_numpy(table)
 
 

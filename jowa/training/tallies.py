@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from jowa.games import GAMES
+from jowa.games import game_of, num_tasks
 from jowa.objectives.world import observation_targets, reward_classes
 
 REWARDS = 3
@@ -18,9 +18,9 @@ ENDS = 2
 
 
 def by_game(values: Tensor, tasks: Tensor) -> Tensor:
-    """values (n,) of games `tasks` (n,) → (60,) their sums by game."""
+    """values (n,) of games `tasks` (n,) → (games,) their sums by game."""
     values = values.detach().float()
-    return values.new_zeros(len(GAMES)).index_add(0, tasks, values)
+    return values.new_zeros(num_tasks()).index_add(0, tasks, values)
 
 
 def confusion(predicted: Tensor, labels: Tensor, mask: Tensor, classes: int) -> Tensor:
@@ -54,7 +54,7 @@ def code_tallies(codes: Tensor, valid: Tensor, vocabulary: int) -> dict[str, Ten
 def q_tallies(q: Tensor, actions: Tensor, valid: Tensor, tasks: Tensor, legal: Tensor) -> dict[str, Tensor]:
     """Expected Q of the data's actions and of the best legal ones, by game.
 
-    q (B, L, A), actions and valid (B, L), tasks (B,), legal (B, A) → sums (60,) each.
+    q (B, L, A), actions and valid (B, L), tasks (B,), legal (B, A) → sums (games,) each.
     """
     taken = q.gather(2, actions[..., None])[..., 0]
     best = q.masked_fill(~legal[:, None], -torch.inf).amax(-1)
@@ -68,7 +68,7 @@ def q_tallies(q: Tensor, actions: Tensor, valid: Tensor, tasks: Tensor, legal: T
 def summarise(tallies: Mapping[str, Tensor]) -> dict[str, float]:
     """Accuracies, F1, codebook use, and each game's losses and mean Q; what could not be counted is left out.
 
-    tallies: on the CPU; `losses/<name>` and `places/<name>` (60,) are sums of a loss and of what it sums over, by game.
+    tallies: on the CPU; `losses/<name>` and `places/<name>` (games,) are sums of a loss and of what it sums over.
     """
     values: dict[str, float] = {}
     if "codes_counted" in tallies and tallies["codes_counted"] > 0:
@@ -96,7 +96,7 @@ def by_game_values(tallies: Mapping[str, Tensor]) -> dict[str, float]:
     values = {}
     for name, (sums, counts) in pairs.items():
         for task in tallies[counts].nonzero().flatten().tolist():
-            values[f"game/{GAMES[task]}/{name}"] = float(tallies[sums][task] / tallies[counts][task])
+            values[f"game/{game_of(task)}/{name}"] = float(tallies[sums][task] / tallies[counts][task])
     return values
 
 
