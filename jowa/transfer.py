@@ -45,7 +45,6 @@ from jowa.training.fresh_start import STARTS, check_fresh, check_start
 from jowa.training.run_folder import alone_in, looked_at, prepare_run_folder
 from jowa.training.starting_point import open_agent
 
-
 MEASURED = re.compile(r"ckpt|evaluation\.\w+|training\.(look_first|validate_every|validation_sequences)")
 """Keys that a run may change when it goes on, but not within a comparison."""
 
@@ -109,8 +108,8 @@ def is_finished(config: FinetuneConfig) -> bool:
     if differing:
         key = differing[0]
         raise UserError(
-            f"The run in {folder} has {key}={theirs[key]}, not {ours[key]}, and what is compared must be measured alike: "
-            "leave it as it was, or choose another out."
+            f"The run in {folder} has {key}={theirs[key]}, not {ours[key]}, and what is compared must be measured "
+            "alike: leave it as it was, or choose another out."
         )
     place = Place(STAGE, config.stage.steps)
     done = [path.name for path in list_checkpoints(folder, STAGE)][-1:]
