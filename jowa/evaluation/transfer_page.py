@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from html import escape
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ from jowa.evaluation.transfer_results import BASELINE, Metric, Transfer
 from jowa.evaluation.transfer_statistics import BETTER, NOT_SHOWN, UNTESTED, WORSE, Difference, Mean, MetricComparison
 
 ARM_COLOURS = {"pretrained": "planning", "tokenizer": "greedy", "scratch": "data"}
+ARM_DASHES: dict[str, Any] = {"pretrained": "-", "tokenizer": (0, (4, 2)), "scratch": (0, (1.5, 1.5))}
 ARM_MEANINGS = {
     "pretrained": "Begins with the whole checkpoint.",
     "tokenizer": "Begins with the checkpoint's tokenizer and a fresh world-action model.",
@@ -56,7 +58,7 @@ def _sentence(metric: Metric, difference: Difference, at_the_end: bool) -> str:
         BETTER: f"{difference.arm} is better than {difference.baseline}",
         WORSE: f"{difference.arm} is worse than {difference.baseline}",
         NOT_SHOWN: "no difference is shown",
-        UNTESTED: "one seed shows no spread, so nothing is tested",
+        UNTESTED: "without any spread over seeds nothing is tested",
     }[found]
     amount = f"{difference.arm} − {difference.baseline} is {with_interval(mean)}"
     return f"{metric.label} {when}: {conclusion} ({amount})."
@@ -142,7 +144,8 @@ def _interval(mean: Mean) -> str:
 
 
 def _verdict_cell(found: str) -> str:
-    return f'<span class="{"yes" if found == BETTER else "no"}">{escape(found)}</span>'
+    shown = {BETTER: f'<span class="yes">{found}</span>', WORSE: f"<b>{found}</b>"}
+    return shown.get(found, f'<span class="no">{escape(found)}</span>')
 
 
 def _curves(transfer: Transfer) -> str:
@@ -152,7 +155,8 @@ def _curves(transfer: Transfer) -> str:
     explanation = (
         "Over training steps, from before the first one where that was measured. <b>Bold</b>: the mean over seeds. "
         f"{'<b>Shaded</b>: its 95 % interval, cut off where it leaves the frame. ' if several else ''}"
-        "<b>Thin</b>: single seeds."
+        "<b>Thin</b>: single seeds. Before the first step those of an arm without fresh parts are one and the same "
+        "agent."
     )
     colours = page.legend([(arm, ARM_COLOURS[arm]) for arm in transfer.arms])
     more = page.details("Measured by each arm in its own terms", page.grid(others)) if others else ""
@@ -169,7 +173,9 @@ def curve(metric: Metric, comparison: MetricComparison) -> str:
             colour, steps = COLOURS[ARM_COLOURS[arm.arm]], comparison.steps
             for seed in np.array([mean.seeds for mean in arm.curve]).T:
                 axes.plot(steps, seed, color=colour, linewidth=0.7, alpha=0.6, marker=marker, markersize=2)
-            axes.plot(steps, [mean.value for mean in arm.curve], color=colour, linewidth=2, marker=marker, markersize=4)
+            # Dashes, since arms that share a tokenizer may have the very same curve.
+            means, dashes = [mean.value for mean in arm.curve], ARM_DASHES[arm.arm]
+            axes.plot(steps, means, color=colour, linestyle=dashes, linewidth=2, marker=marker, markersize=4)
         low, high = axes.get_ylim()
         for arm in comparison.arms:
             ends = [(mean.low, mean.high) for mean in arm.curve if mean.low is not None and mean.high is not None]
@@ -178,7 +184,7 @@ def curve(metric: Metric, comparison: MetricComparison) -> str:
                 lower, upper = np.array(ends).T
                 axes.fill_between(comparison.steps, lower, upper, color=colour, alpha=0.15, linewidth=0)
         # A t interval of few seeds would leave the curves themselves a flat line.
-        room = 0.4 * (high - low)
+        room = 0.25 * (high - low)
         axes.set_ylim(low - room, high + room)
         axes.tick_params(axis="y", labelcolor=COLOURS["muted"])
         axes.locator_params(axis="x", nbins=5)
@@ -188,17 +194,20 @@ def curve(metric: Metric, comparison: MetricComparison) -> str:
 
 
 def _values(transfer: Transfer) -> str:
-    head = ["", *(f"{arm}, {when}" for arm in transfer.arms for when in ("end", "training"))]
     rows = []
     for metric, comparison in transfer.metrics:
-        values = [mean for arm in comparison.arms for mean in (arm.final, arm.area)]
-        label = page.cell(metric.label, "" if metric.shared else "own terms")
-        rows.append([label, *(page.cell(short(mean.value), _interval(mean)) for mean in values)])
+        own = "" if metric.shared else ", own terms"
+        for when, means in (
+            ("at the end", [arm.final for arm in comparison.arms]),
+            ("over training", [arm.area for arm in comparison.arms]),
+        ):
+            cells = [page.cell(short(mean.value), _interval(mean)) for mean in means]
+            rows.append([page.cell(metric.label, f"{when}{own}"), *cells])
     explanation = (
-        "The mean over seeds after the last step (<b>end</b>) and of the curve's height (<b>training</b>), with 95 % "
-        "intervals over seeds. What is measured in <b>own terms</b> compares no arms."
+        "The mean over seeds after the last step, and of the curve's mean height, with 95 % intervals over seeds. What "
+        "is measured in <b>own terms</b> compares no arms."
     )
-    return page.section("Values", explanation, page.table(head, rows))
+    return page.section("Values", explanation, page.table(["", *transfer.arms], rows))
 
 
 def _cost(transfer: Transfer) -> str:

@@ -111,9 +111,6 @@ class Transfer:
             )
         if count > 1 and self.tested > 1:
             sentences.append(f"{self.tested} differences are tested at 95 % each: of 20, one seems shown by chance.")
-        tests = [mean for _, found in self.metrics for test in found.differences for mean in (test.final, test.area)]
-        if count > 1 and any(mean.low == mean.high for mean in tests):
-            sentences.append("Where all seeds differ by the same amount the interval is a point, which proves little.")
         if BASELINE not in self.arms:
             sentences.append(f"Without the arm {BASELINE} there is nothing to take differences from.")
         return tuple(sentences)

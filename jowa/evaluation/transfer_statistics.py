@@ -85,11 +85,16 @@ def mean_height(steps: Sequence[float], values: NDArray[np.float64]) -> float:
 
 
 def verdict(difference: Mean, higher_is_better: bool) -> str:
-    """What the interval of a difference shows; one that has 0 in it or at its edge shows none."""
+    """What the interval of a difference shows; one that has 0 in it or at its edge shows none.
+
+    Nothing is tested where there is no spread: of one seed, or of several that differ by the very same amount.
+    """
     if difference.low is None or difference.high is None:
         return UNTESTED
     if difference.low <= 0 <= difference.high:
         return NOT_SHOWN
+    if difference.low == difference.high:
+        return UNTESTED
     return BETTER if (difference.value > 0) == higher_is_better else WORSE
 
 
