@@ -19,6 +19,7 @@ from jowa.evaluation.while_training import EvaluationConfig, evaluations
 from jowa.games import BORROWED_TASKS, check_game, task_id
 from jowa.models.agent_files import Agent
 from jowa.models.task_rows import start_task_row
+from jowa.training.adaptation import AdaptationConfig, check_adaptation, check_rank
 from jowa.training.checkpoint import FOLDER, read_best
 from jowa.training.config import (
     DataConfig,
@@ -32,6 +33,7 @@ from jowa.training.config import (
     check_training,
 )
 from jowa.training.distribution import distributed, rank_and_ranks
+from jowa.training.fresh_start import check_fresh, check_start, fresh_parts
 from jowa.training.metrics import FILE as METRICS
 from jowa.training.run_plan import describe_run
 from jowa.training.session import Settings, run_stages, use_threads
@@ -49,7 +51,8 @@ class FinetuneConfig:
     size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: what the game's task row starts
     as: `own` leaves the checkpoint's, a game's name copies that game's, `mean` takes the mean of all games the
     checkpoint was trained on, and `paper` copies what the paper does for its five held-out games.
-    perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with the
+    start: pretrained, or with fresh parts in the checkpoint's sizes: `tokenizer` keeps its tokenizer alone, `scratch`
+    nothing. perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with the
     checkpoint, if any did, and `none` trains it on pixels alone. resume: a run's folder, to go on with it by its own
     configuration; auto, to go on with the run in `out` if it holds one; or no.
     """
@@ -58,6 +61,7 @@ class FinetuneConfig:
     ckpt: str = "???"
     size: str | None = None
     task_from: str = "paper"
+    start: str = "pretrained"
     perceptual_weights: str | None = None
     out: str = "runs/finetune"
     resume: str = "no"
@@ -68,6 +72,7 @@ class FinetuneConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     stage: StageConfig = field(default_factory=StageConfig)
+    finetune: AdaptationConfig = field(default_factory=AdaptationConfig)
 
 
 def check(config: FinetuneConfig) -> None:
@@ -78,6 +83,9 @@ def check(config: FinetuneConfig) -> None:
     check_data(config.data)
     check_training(config.training, config.objective, {"stage": config.stage})
     check_batch(config.training, rank_and_ranks()[1], {"stage": config.stage})
+    check_adaptation(config.finetune, config.objective, config.stage)
+    check_start(config.start, "start")
+    check_fresh(config.start, config.finetune, config.stage)
     if config.stage.steps == 0:
         raise UserError("Nothing to do: set stage.steps above 0.")
     if config.data.games not in ([], [config.game]):
@@ -131,9 +139,10 @@ def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
 
 def prepare_agent(config: FinetuneConfig, start: StartingPoint) -> Agent:
     """The agent to train: its tokenizer's loss and the game's task row as configured."""
-    agent, weights = start.agent, lpips_file(config, start)
+    agent, weights = fresh_parts(start.agent, config.start, config.seed), lpips_file(config, start)
     check_stride(config.data, agent.model.config.blocks)
     check_ensemble(config.objective, agent.model.config.q_networks)
+    check_rank(config.finetune, agent.model.config.width)
     perceptual = "none" if weights is None else "lpips"
     agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)
     start_task_row(agent.model, task_id(config.game), [task_id(game) for game in task_sources(config, agent)])
@@ -151,7 +160,8 @@ def main(config: FinetuneConfig) -> None:
     is_main, ranks = rank_and_ranks()[0] == 0, rank_and_ranks()[1]
     if config.dry_run:
         if is_main:
-            print(describe_run(agent.tokenizer, agent.model, data, stages, config.training, ranks))
+            agent_parts = agent.tokenizer, agent.model
+            print(describe_run(*agent_parts, data, stages, config.training, ranks, config.finetune))
         return
     store = open_store(config, agent.model.config.blocks)
     config.evaluation.check((config.game,))
@@ -162,7 +172,7 @@ def main(config: FinetuneConfig) -> None:
             print(f"The tokenizer is trained along on pixels{f' and LPIPS ({weights})' if weights else ' alone'}.")
     settings = Settings(
         config.out, config.resume, config.seed, data, config.objective, config.training, stages, config,
-        evaluations(config.evaluation, (config.game,)),
+        evaluations(config.evaluation, (config.game,)), config.finetune,
     )  # fmt: skip
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)

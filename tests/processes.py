@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from small_learner import padded_batch, small_learner
 
+from jowa.training.adaptation import AdaptationConfig, adapt
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution, distributed
 from jowa.training.finite import FiniteGuard
+from jowa.training.learner import Learner
 from jowa.training.loop import Run, train_step
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
@@ -33,6 +35,13 @@ class Case:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     micro_batch: int | None = None
     model: dict[str, Any] = field(default_factory=dict)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+
+    def learner(self, ranks: int = 1) -> Learner:
+        learner = small_learner(self.objective, ranks=ranks, **self.model)
+        learner.adaptation = self.adaptation
+        adapt(learner.model, self.adaptation, seed=0)
+        return learner
 
 
 STAGE_1 = StageConfig(tokenizer_frames=3 * BATCH + 5, learning_rate=1e-3, tokenizer_learning_rate=1e-3, warmup_steps=3)
@@ -52,6 +61,8 @@ CASES = {
     "Q apart from the trunk": Case(STAGE_2, ObjectiveConfig(q_shapes_backbone=False)),
     "Q alone, apart from the trunk": Case(Q_ALONE, ObjectiveConfig(q_shapes_backbone=False)),
     "Q alone": Case(Q_ALONE),
+    "heads": Case(STAGE_2, adaptation=AdaptationConfig("heads")),
+    "lora": Case(STAGE_2, adaptation=AdaptationConfig("lora", rank=2)),
 }
 
 
@@ -76,7 +87,7 @@ class UnequalData:
 
 def five_steps(case: Case, distribution: Distribution, folder: Path, steps: int = STEPS) -> dict[str, Any]:
     """This process's weights after the steps, its first gradients, and every step's metrics of all processes."""
-    learner = small_learner(case.objective, ranks=distribution.ranks, **case.model)
+    learner = case.learner(distribution.ranks)
     if torch.Tensor.float is torch.Tensor.double:
         learner.double()
     learner.begin(case.stage)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.nn.utils import parametrize
 
 from jowa.envs.protocol import ProtocolConfig
 from jowa.envs.roms import rom_path
@@ -76,7 +77,9 @@ def evaluation_hook(
         agent = Agent(learner.tokenizer, learner.model, {})
         mine = games[distribution.rank :: distribution.ranks]
         planners = planners_of(mode, planner, agent, games)
-        episodes = play_mode(mode, agent, mine, planners, rules, distribution.device, progress=False).episodes
+        # Low-rank additions are merged once, not at every decision.
+        with parametrize.cached():
+            episodes = play_mode(mode, agent, mine, planners, rules, distribution.device, progress=False).episodes
         returns: dict[str, list[float]] = {game: [] for game in games}
         for episode in (episode for share in distribution.gather(episodes) for episode in share):
             returns[episode.game].append(episode.episode_return)

@@ -82,7 +82,7 @@ class TrainingConfig:
     """How the loop runs. Steps count optimiser steps; batch_size counts sequences over all processes.
 
     micro_batch: sequences a process works on at once, its whole share if null; it changes memory, not results.
-    precision: bf16, fp32 or auto (bf16 on a GPU). compile: whether to compile the model; null does on a GPU.
+    precision: bf16, fp32 or auto (bf16 on a GPU). look_first: validate, draw and play before the first step too. compile: whether to compile the model; null does on a GPU.
     """
 
     batch_size: int = 512
@@ -95,6 +95,7 @@ class TrainingConfig:
     device: str = "auto"
     threads: int | None = None
     log_every: int = 50
+    look_first: bool = False
     validate_every: int = 5000
     validation_sequences: int = 512
     picture_every: int = 5000

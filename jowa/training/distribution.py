@@ -112,11 +112,14 @@ def choose_device(name: str, key: str) -> torch.device:
 def distributed(device_name: str, key: str = "training.device") -> Iterator[Distribution]:
     """Join the process group that torchrun announces, if any, and leave it at the end. `key`: the device's, in errors.
 
+    Within another such block the group stays as it is: of a group that was left no second one can be made.
+
     Raises UserError for a device that isn't there.
     """
     rank, ranks = rank_and_ranks()
     device = choose_device(device_name, key)
-    if ranks > 1:
+    joins = ranks > 1 and not dist.is_initialized()
+    if joins:
         # Rank 0 may encode a large data set while the others wait.
         backend = "nccl" if device.type == "cuda" else "gloo"
         gpu = device if device.type == "cuda" else None
@@ -128,7 +131,7 @@ def distributed(device_name: str, key: str = "training.device") -> Iterator[Dist
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
             yield Distribution(rank, ranks, device)
     finally:
-        if ranks > 1:
+        if joins:
             dist.destroy_process_group()
 
 

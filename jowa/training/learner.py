@@ -13,6 +13,7 @@ from jowa.objectives.autoencoding import autoencoding_losses
 from jowa.objectives.conservative import conservative_counts, conservative_losses
 from jowa.objectives.temporal_difference import c51_loss, mse_loss, td_count
 from jowa.objectives.world import world_counts, world_losses
+from jowa.training.adaptation import AdaptationConfig, restrict
 from jowa.training.config import ObjectiveConfig, StageConfig
 from jowa.training.parts import Part
 from jowa.training.tallies import by_game, code_tallies, q_tallies, world_tallies
@@ -50,10 +51,11 @@ class Learner(nn.Module):
         self.objective = objective
         self.ranks = ranks
         self.stage = StageConfig()
+        self.adaptation = AdaptationConfig()
         self.register_buffer("legal", legal, persistent=False)
 
     def begin(self, stage: StageConfig) -> None:
-        """Freeze and thaw for a stage."""
+        """Freeze and thaw for a stage, as far as `adaptation` trains at all."""
         self.stage = stage
         self.tokenizer.requires_grad_(stage.trains_tokenizer)
         # What no loss reaches must be frozen: processes would wait for its gradients for ever.
@@ -63,6 +65,7 @@ class Learner(nn.Module):
         if stage.world_weight == 0:
             for unused in (self.model.observation_head, self.model.reward_head, self.model.end_head):
                 unused.requires_grad_(False)
+        restrict(self.model, self.adaptation)
 
     def train(self, mode: bool = True) -> Learner:
         super().train(mode)

@@ -69,7 +69,7 @@ def train_stage(
     It leaves a checkpoint at the end, every checkpoint_every steps and wherever a hook looks at the run.
 
     Step s draws its data and random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
-    look_first: call the hooks due at `first_step`, which a signal had left out.
+    look_first: call the hooks due at `first_step`, which a signal had left out, or before which nothing was done.
 
     Raises:
         UserError: a loss or a gradient isn't finite; the weights are as they were before.

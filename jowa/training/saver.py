@@ -15,6 +15,7 @@ from torch import Tensor
 from jowa.errors import UserError
 from jowa.files import write_json
 from jowa.models.agent_files import agent_tensors, describe
+from jowa.models.low_rank import low_rank_state
 from jowa.training.checkpoint import (
     BEST,
     FOLDER,
@@ -101,6 +102,7 @@ class CheckpointSaver:
             self._copy("agent", agent_tensors(learner.tokenizer, learner.model)),
             describe(learner.tokenizer, learner.model) | self.facts | {"stage": place.stage, "step": place.step},
             self._copy("optimizers", optimizers.state_dict()),
+            self._copy("adapters", low_rank_state(learner.model)),
         )
         copied = torch.cuda.Event() if learner.legal.is_cuda else None
         if copied is not None:

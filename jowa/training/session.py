@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_game_fits
 from jowa.resuming import first_difference, flatten
+from jowa.training.adaptation import AdaptationConfig, adapt
 from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution, check_agreement
@@ -46,7 +47,7 @@ class Settings:
     """What pretraining and finetuning have in common.
 
     config: the entry point's whole configuration. evaluate: makes the hook that plays while training, whose `SCORE`
-    then says which checkpoint is a stage's best.
+    then says which checkpoint is a stage's best. finetune: what of the model is trained.
     """
 
     out: str
@@ -58,6 +59,7 @@ class Settings:
     stages: Mapping[str, StageConfig]
     config: Any
     evaluate: Callable[[Learner, Distribution], Regularly] | None = None
+    finetune: AdaptationConfig = field(default_factory=AdaptationConfig)
 
 
 def run_stages(
@@ -85,10 +87,12 @@ def train_stages(
     learner = make_learner(tokenizer, model, settings.objective, store, distribution, trains_tokenizer)
     resume_from = distribution.from_main(lambda: checkpoint_to_resume(folder, settings.resume))
     place = restore(resume_from, learner) if resume_from is not None else None
+    learner.adaptation = settings.finetune
+    adapt(model, settings.finetune, settings.seed, resume_from)
     missed = distribution.from_main(lambda: place is not None and not looked_at(folder, place))
     stages = remaining(settings.stages, place, folder, missed)
     selection = open_selection(store, settings.data)
-    facts = run_facts(settings.data, store, selection)
+    facts = run_facts(settings.data, store, selection) | {"adaptation": settings.finetune.facts}
     # Where the data are may differ, what they are and where training goes on may not.
     check_agreement(distribution, {"the place to go on from": place, **_by_game(facts)})
     if resume_from is not None:
@@ -108,12 +112,13 @@ def train_stages(
             here = place is not None and place.stage == name
             data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
             pictured = sequences(store, settings.data, length, "held_out")
+            first_step = place.step if here and place is not None else 0
             train_stage(
                 run, name, stage, learner, data,
                 *hooks_and_judge(settings, stage, learner, held_out, pictured, distribution),
                 resume_from=resume_from if here else None,
-                first_step=place.step if here and place is not None else 0,
-                look_first=here and missed,
+                first_step=first_step,
+                look_first=(here and missed) or (training.look_first and first_step == 0),
             )  # fmt: skip
 
 
