@@ -129,7 +129,12 @@ def is_beam(plan: Plan, row: int, beam: list[Future]) -> bool:
         and close(kept, [future.score for future in beam])
         and bool((none == -torch.inf).all())
         and all(is_told(plan, row, i, future.states[: future.matters]) for i, future in enumerate(beam))
+        and all(leads(plan, row, i, future.actions[: future.matters]) for i, future in enumerate(beam))
     )
+
+
+def leads(plan: Plan, row: int, future: int, actions: Sequence[int]) -> bool:
+    return plan.future_actions[row, future, : len(actions)].tolist() == list(actions)
 
 
 def is_told(plan: Plan, row: int, future: int, states: Sequence[State]) -> bool:
@@ -196,7 +201,7 @@ def is_tree(plan: Plan, row: int, plain: PlainSearch) -> bool:
     tried = [(i, plain.root.children[action]) for i, action in enumerate(ranked) if action in plain.measures()]
     return (
         plan.actions[row].item() == ranked[0]
-        and plan.first_actions[row].tolist() == list(ranked)
+        and plan.first_actions[row].tolist() == plan.future_actions[row, :, 0].tolist() == list(ranked)
         and close(plan.scores[row], measures)
         and all(
             plan.frames[row, i, 0].tolist() == child.state.frame and plan.rewards[row, i, 0].item() == child.reward
