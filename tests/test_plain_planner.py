@@ -129,12 +129,7 @@ def is_beam(plan: Plan, row: int, beam: list[Future]) -> bool:
         and close(kept, [future.score for future in beam])
         and bool((none == -torch.inf).all())
         and all(is_told(plan, row, i, future.states[: future.matters]) for i, future in enumerate(beam))
-        and all(leads(plan, row, i, future.actions[: future.matters]) for i, future in enumerate(beam))
     )
-
-
-def leads(plan: Plan, row: int, future: int, actions: Sequence[int]) -> bool:
-    return plan.future_actions[row, future, : len(actions)].tolist() == list(actions)
 
 
 def is_told(plan: Plan, row: int, future: int, states: Sequence[State]) -> bool:
