@@ -27,6 +27,7 @@ from jowa.training.config import (
     check_training,
 )
 from jowa.training.distribution import distributed, rank_and_ranks
+from jowa.training.imagination_config import ImaginationConfig, check_horizon, check_imagination
 from jowa.training.run_plan import describe_run
 from jowa.training.session import Settings, run_stages, use_threads
 from jowa.training.starting_point import StartingPoint, open_agent
@@ -60,6 +61,7 @@ class FinetuneConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     stage: StageConfig = field(default_factory=StageConfig)
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
 
 
 def check(config: FinetuneConfig) -> None:
@@ -70,6 +72,7 @@ def check(config: FinetuneConfig) -> None:
     check_data(config.data)
     check_training(config.training, config.objective, {"stage": config.stage})
     check_batch(config.training, rank_and_ranks()[1], {"stage": config.stage})
+    check_imagination(config.imagination, config.training, {"stage": config.stage}, rank_and_ranks()[1])
     if config.stage.steps == 0:
         raise UserError("Nothing to do: set stage.steps above 0.")
     if config.data.games not in ([], [config.game]):
@@ -104,6 +107,7 @@ def main(config: FinetuneConfig) -> None:
     agent = start.agent
     check_stride(data, agent.model.config.blocks)
     check_ensemble(config.objective, agent.model.config.q_networks)
+    check_horizon(config.imagination, agent.model.config.blocks)
     weights = lpips_file(config, start)
     perceptual = "none" if weights is None else "lpips"
     agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)
@@ -119,7 +123,7 @@ def main(config: FinetuneConfig) -> None:
     config.evaluation.check((config.game,))
     settings = Settings(
         config.out, config.resume, config.seed, data, config.objective, config.training, stages, config,
-        evaluations(config.evaluation, (config.game,)),
+        evaluations(config.evaluation, (config.game,)), config.imagination,
     )  # fmt: skip
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)

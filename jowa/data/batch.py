@@ -54,7 +54,7 @@ class Batch:
 
     def __getitem__(self, rows: slice) -> Batch:
         """Some of the sequences."""
-        return self._map(lambda part: part[rows])
+        return self.map(lambda part: part[rows])
 
     def beside(self, other: Batch) -> Batch:
         """These sequences, then the other's of the same length, without frames; with codes if both carry them."""
@@ -74,19 +74,19 @@ class Batch:
 
     def first_steps(self, length: int) -> Batch:
         """The sequences' first `length` steps."""
-        parts = {name: part if part is None or part.dim() == 1 else part[:, :length] for name, part in vars(self).items()}
-        return Batch(**parts)
+        return self.map(lambda part: part if part.dim() == 1 else part[:, :length])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device; frames stay uint8, codes become int64 there, as losses want them."""
-        moved = self._map(lambda part: part.to(device, non_blocking=non_blocking))
+        moved = self.map(lambda part: part.to(device, non_blocking=non_blocking))
         return moved if moved.codes is None else dataclasses.replace(moved, codes=moved.codes.long())
 
     def pin_memory(self) -> Batch:
         """The same batch in memory that a GPU can copy from while it works."""
-        return self._map(Tensor.pin_memory)
+        return self.map(Tensor.pin_memory)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with all its tensors changed."""
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
         return Batch(**changed)

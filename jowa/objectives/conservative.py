@@ -10,8 +10,8 @@ from jowa.objectives.temporal_difference import take_action
 def conservative_losses(q: Tensor, actions: Tensor, taken: Tensor, real: Tensor) -> dict[str, Tensor]:
     """Each sequence's sums, (B,), of the two means whose difference is the penalty; divide by `conservative_counts`.
 
-    q (B, L, A) expected Q of all actions; actions (B, L); taken (B, L) bool: where one was chosen; real (B,) bool: whose
-    actions count as data. CQL takes every sequence as real; COMBO leaves the imagined ones out.
+    q (B, L, A) expected Q of all actions; actions (B, L); taken (B, L) bool: where one was chosen; real (B,) bool:
+    whose actions count as data. CQL takes every sequence as real; COMBO leaves the imagined ones out.
     """
     chosen = take_action(q[..., None], actions)[..., 0]
     return {

@@ -33,6 +33,9 @@ class ImaginationConfig:
         return 0 if self.from_step is None else max(0, steps - self.from_step) * (batch_size // 2)
 
 
+NEVER = ImaginationConfig()
+
+
 def check_imagination(
     config: ImaginationConfig, training: TrainingConfig, stages: Mapping[str, StageConfig], ranks: int
 ) -> None:

@@ -15,7 +15,7 @@ from jowa.data.order import rank_slice
 from jowa.data.sequences import SequenceDataset
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
-from jowa.training.imagination_config import ImaginationConfig
+from jowa.training.imagination_config import NEVER, ImaginationConfig
 
 
 class Part(NamedTuple):
@@ -23,7 +23,7 @@ class Part(NamedTuple):
 
     frame_index (F,) int64 chooses the tokenizer's frames among the batch's B·L, frame_weight (F,) is 0 for padding;
     both are empty when the tokenizer is frozen. starts: real sequences from whose frames others are to be imagined.
-    imagined: imagined sequences, which carry codes; the Q losses alone see them. Both are None unless imagination is on.
+    imagined: imagined sequences, which carry codes; the Q losses alone see them. Both are None without imagination.
     """
 
     batch: Batch
@@ -38,11 +38,11 @@ class Part(NamedTuple):
         return self.batch if self.imagined is None else self.batch.beside(self.imagined)
 
     def to(self, device: torch.device) -> Part:
-        return Part(*(None if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore
+        return Part(*(None if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore[arg-type]
 
     def pin_memory(self) -> Part:
         """The same in memory that a GPU can copy from while it works."""
-        return Part(*(None if part is None else part.pin_memory() for part in self))  # type: ignore
+        return Part(*(None if part is None else part.pin_memory() for part in self))  # type: ignore[arg-type]
 
 
 def step_seed(seed: int, name: str, step: int) -> int:
@@ -59,7 +59,7 @@ def parts_of_steps(
     config: TrainingConfig,
     seed: int,
     distribution: Distribution,
-    imagination: ImaginationConfig = ImaginationConfig(),  # noqa: B008 (frozen)
+    imagination: ImaginationConfig = NEVER,
 ) -> Iterator[list[Part]]:
     """Each step's parts for this process, a pure function of (seed, stage, step) and of the process's rank.
 

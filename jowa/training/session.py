@@ -28,6 +28,7 @@ from jowa.resuming import first_difference, flatten
 from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution, check_agreement
+from jowa.training.imagination_config import NEVER, ImaginationConfig
 from jowa.training.learner import Learner
 from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
@@ -58,6 +59,7 @@ class Settings:
     stages: Mapping[str, StageConfig]
     config: Any
     evaluate: Callable[[Learner, Distribution], Regularly] | None = None
+    imagination: ImaginationConfig = NEVER
 
 
 def run_stages(
@@ -102,7 +104,7 @@ def train_stages(
         full_disk(folder, f"go on with resume={folder}"),
         closing(MetricsLog(folder, training.logger, active=distribution.is_main)) as log,
     ):
-        run = Run(folder, settings.seed, training, distribution, log, facts)
+        run = Run(folder, settings.seed, training, distribution, log, facts, settings.imagination)
         for name, stage in stages:
             here = place is not None and place.stage == name
             data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
