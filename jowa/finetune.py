@@ -34,6 +34,7 @@ from jowa.training.config import (
 )
 from jowa.training.distribution import distributed, rank_and_ranks
 from jowa.training.fresh_start import check_fresh, check_start, fresh_parts
+from jowa.training.imagination_config import ImaginationConfig, check_horizon, check_imagination
 from jowa.training.metrics import FILE as METRICS
 from jowa.training.run_plan import describe_run
 from jowa.training.session import Settings, run_stages, use_threads
@@ -73,6 +74,7 @@ class FinetuneConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     stage: StageConfig = field(default_factory=StageConfig)
     finetune: AdaptationConfig = field(default_factory=AdaptationConfig)
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
 
 
 def check(config: FinetuneConfig) -> None:
@@ -86,6 +88,7 @@ def check(config: FinetuneConfig) -> None:
     check_adaptation(config.finetune, config.objective, config.stage)
     check_start(config.start, "start")
     check_fresh(config.start, config.finetune, config.stage)
+    check_imagination(config.imagination, config.training, {"stage": config.stage}, rank_and_ranks()[1])
     if config.stage.steps == 0:
         raise UserError("Nothing to do: set stage.steps above 0.")
     if config.data.games not in ([], [config.game]):
@@ -141,6 +144,7 @@ def prepare_agent(config: FinetuneConfig, start: StartingPoint) -> Agent:
     """The agent to train: its tokenizer's loss and the game's task row as configured."""
     agent, weights = fresh_parts(start.agent, config.start, config.seed), lpips_file(config, start)
     check_stride(config.data, agent.model.config.blocks)
+    check_horizon(config.imagination, agent.model.config.blocks)
     check_ensemble(config.objective, agent.model.config.q_networks)
     check_rank(config.finetune, agent.model.config.width)
     perceptual = "none" if weights is None else "lpips"
@@ -172,7 +176,7 @@ def main(config: FinetuneConfig) -> None:
             print(f"The tokenizer is trained along on pixels{f' and LPIPS ({weights})' if weights else ' alone'}.")
     settings = Settings(
         config.out, config.resume, config.seed, data, config.objective, config.training, stages, config,
-        evaluations(config.evaluation, (config.game,)), config.finetune,
+        evaluations(config.evaluation, (config.game,)), config.finetune, config.imagination,
     )  # fmt: skip
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)

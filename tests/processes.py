@@ -81,7 +81,7 @@ class UnequalData:
 
     def batch(self, *of: Any) -> Any:
         if isinstance(of[0], np.ndarray):
-            return self.whole._map(lambda part: part[torch.from_numpy(of[0])])
+            return self.whole.map(lambda part: part[torch.from_numpy(of[0])])
         return np.random.default_rng(of[0]).permutation(BATCH) if of[0] else np.arange(BATCH)
 
 
