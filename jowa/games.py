@@ -227,6 +227,12 @@ def legal_mask(game: str) -> NDArray[np.bool_]:
     return mask
 
 
+def action_names(game: str) -> tuple[str, ...]:
+    """What the actions of the game's set are called: ALE's names, or the numbers of a set of its own."""
+    count = num_actions(game)
+    return ACTION_NAMES if count == NUM_ACTIONS else tuple(map(str, range(count)))
+
+
 def reference(game: str) -> ReferenceScores:
     """The scores that human- and DQN-normalised scores are made with (paper, appendix); None for unknown ones."""
     scores = _reference_table().get(check_game(game), {})
