@@ -25,6 +25,7 @@ from jowa.models.world_action_model import ModelConfig, WorldActionModel
 from jowa.planning.greedy import Greedy
 from jowa.training import learner
 from jowa.training.checkpoint import OPTIMIZERS, latest_checkpoint, list_checkpoints
+from jowa.training.new_game import task_sources
 
 
 def load(run: Path):
@@ -68,8 +69,7 @@ def test_interrupted_equals_uninterrupted(smoke_run: Path, tiny_data: Path, tmp_
 
 def test_a_game_starts_from_the_task_row_asked_for(smoke_run: Path) -> None:
     def rows(game: str, task_from: str) -> list[str]:
-        config = load_config(FinetuneConfig, "finetune", [f"game={game}", f"task_from={task_from}", "ckpt=x"])
-        return finetune.task_sources(config, load(smoke_run))
+        return task_sources(load(smoke_run), game, task_from)
 
     assert [rows(game, "paper") for game in ("Robotank", "MsPacman", "Pong")] == [["Phoenix"], ["Berzerk"], ["Pong"]]
     assert rows("Breakout", "paper") == rows("Breakout", "own") == ["Breakout"]
