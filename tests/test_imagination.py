@@ -78,7 +78,8 @@ def test_a_sequence_is_a_prefix_and_the_best_future(horizon: int, lengths: list[
     for n in range(len(lengths)):
         rows = by_hand(prefixes, plan, n, respect)
         assert made.valid[n].tolist() == [t < len(rows) for t in range(LENGTH)]
-        found = zip(*(part[n].tolist() for part in (made.codes, made.actions, made.rewards, made.ends, made.taken)))
+        columns = (made.codes, made.actions, made.rewards, made.ends, made.taken)
+        found = zip(*(part[n].tolist() for part in columns), strict=True)
         padding = ([0] * TOKENS, 0, 0.0, False, False)
         assert list(found) == rows + [padding] * (LENGTH - len(rows))
 
