@@ -32,6 +32,7 @@ from jowa.envs.atari import SCREEN
 from jowa.errors import UserError
 from jowa.games import check_game
 from jowa.models.agent_files import Agent
+from jowa.models.world_action_model import check_game_fits
 from jowa.training.distribution import choose_device
 from jowa.training.starting_point import open_agent
 
@@ -75,7 +76,6 @@ def read_config(settings: dict[str, Any]) -> DreamConfig:
         raise UserError(f"A value is missing: give jowa/Dream-v0 {' and '.join(f'{key}=…' for key in missing)}.")
     config = DreamConfig(**settings)
     _check_types(config)
-    check_game(config.game)
     for key, choices in (("observation", ("frame", "codes")), ("start", ("data", "emulator"))):
         if getattr(config, key) not in choices:
             raise UserError(f"{key} must be '{choices[0]}' or '{choices[1]}', not '{getattr(config, key)}'.")
@@ -104,6 +104,8 @@ def open_dreams(config: DreamConfig, count: int) -> Dreams:
     """Load the agent and make `count` dreams in it. Raises UserError for what can't be found or doesn't fit."""
     device = choose_device(config.device, "device")
     agent = open_agent(str(config.ckpt)).agent
+    # Not before the agent is there: which games there are beside Atari's is in its description.
+    check_game_fits(agent.model.config, check_game(config.game))
     most = agent.model.config.blocks - 1
     context = most if config.context is None else config.context
     if context > most:

@@ -23,8 +23,8 @@ from jowa.data.batch import Batch
 from jowa.data.sequences import SequenceDataset
 from jowa.data.split import Split
 from jowa.data.store import EpisodeStore, has_episodes
+from jowa.envs.environments import check_playable, identity
 from jowa.envs.protocol import ProtocolConfig
-from jowa.envs.roms import rom_md5, rom_path
 from jowa.errors import UserError
 from jowa.evaluation.curves import read_curves
 from jowa.evaluation.modes import (
@@ -99,8 +99,6 @@ class EvaluateConfig:
 
 def check(config: EvaluateConfig) -> None:
     """Everything that can be refused before any work. Raises UserError."""
-    for game in config.games:
-        check_game(game)
     for key in ("episodes", "environments"):
         if getattr(config, key) < 1:
             raise UserError(f"{key} must be at least 1, not {getattr(config, key)}.")
@@ -124,9 +122,9 @@ def main(config: EvaluateConfig) -> None:
     use_threads(config.threads)
     start = open_agent(config.ckpt, config.size)
     agent = start.agent
-    games = tuple(config.games or agent.description["games"])
-    for game in games:
-        rom_path(game, config.protocol.rom_dir)
+    # Not before the agent is there: which games there are beside Atari's is in its description.
+    games = tuple(map(check_game, config.games or agent.description["games"]))
+    check_playable(games, config.protocol)
     for mode in config.modes:
         planners_of(mode, config.planner, agent, games)
     store = open_store(config, agent, games)
@@ -139,6 +137,7 @@ def main(config: EvaluateConfig) -> None:
         if folder is None:
             return
         evidence, batches = held_out_evidence(config, agent, store)
+        identities = {game: identity(game, config.protocol) for game in games}
         results = Results(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             command=" ".join(["python -m jowa.evaluate", *sys.argv[1:]]),
@@ -152,7 +151,8 @@ def main(config: EvaluateConfig) -> None:
             data=data_scores(store),
             references={game: reference(game) for game in games},
             world_model=evidence,
-            roms={game: rom_md5(game, config.protocol.rom_dir) for game in games},
+            roms={game: played["rom_md5"] for game, played in identities.items() if "rom_md5" in played},
+            environments={game: played for game, played in identities.items() if "environment" in played},
             versions=installed_versions(),
             wall_seconds=time.perf_counter() - started,
             held_out=agent.description["holdout"] is not None,

@@ -11,14 +11,11 @@ from pathlib import Path
 import torch
 
 from jowa.cli import run
-from jowa.data.sources import rlu
-from jowa.data.store import EpisodeStore, NoEpisodes
+from jowa.envs.environment_spec import EnvironmentConfig
 from jowa.errors import UserError
 from jowa.evaluation.curves import read_curves
 from jowa.evaluation.while_training import EvaluationConfig, evaluations
-from jowa.games import BORROWED_TASKS, check_game, task_id
 from jowa.models.agent_files import Agent
-from jowa.models.task_rows import start_task_row
 from jowa.training.adaptation import AdaptationConfig, check_adaptation, check_rank
 from jowa.training.checkpoint import FOLDER, read_best
 from jowa.training.config import (
@@ -34,7 +31,9 @@ from jowa.training.config import (
 )
 from jowa.training.distribution import distributed, rank_and_ranks
 from jowa.training.fresh_start import check_fresh, check_start, fresh_parts
+from jowa.training.imagination_config import ImaginationConfig, check_horizon, check_imagination
 from jowa.training.metrics import FILE as METRICS
+from jowa.training.new_game import find_game, open_episodes, with_game
 from jowa.training.run_plan import describe_run
 from jowa.training.session import Settings, run_stages, use_threads
 from jowa.training.stage_data import describe_choice
@@ -45,8 +44,9 @@ STAGE = "finetune"
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """game: the game to adapt to; its episodes are read from data.path. ckpt: a run's folder, one checkpoint's,
-    published files (a JOWA_<size>.pt or its folder), or hub:<owner>/<name>.
+    """game: the game to adapt to; its episodes are read from data.path. env: instead of it, an environment of Gymnasium,
+    played as `environment` says; one that was recorded may go by its name, as a game. ckpt: a run's folder, one
+    checkpoint's, published files (a JOWA_<size>.pt or its folder), or hub:<owner>/<name>.
 
     size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: what the game's task row starts
     as: `own` leaves the checkpoint's, a game's name copies that game's, `mean` takes the mean of all games the
@@ -57,8 +57,10 @@ class FinetuneConfig:
     configuration; auto, to go on with the run in `out` if it holds one; or no.
     """
 
-    game: str = "???"
-    ckpt: str = "???"
+    game: str | None = None
+    env: str | None = None
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    ckpt: str = ""
     size: str | None = None
     task_from: str = "paper"
     start: str = "pretrained"
@@ -73,61 +75,27 @@ class FinetuneConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     stage: StageConfig = field(default_factory=StageConfig)
     finetune: AdaptationConfig = field(default_factory=AdaptationConfig)
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
 
 
 def check(config: FinetuneConfig) -> None:
     """Everything that can be refused before any work. Raises UserError."""
-    check_game(config.game)
-    if config.task_from not in ("paper", "own", "mean"):
-        check_task_from(config.task_from)
+    given = {"game=… (or env=…)": config.game or config.env, "ckpt=…": config.ckpt}
+    if not all(given.values()):
+        missing = " and ".join(key for key, value in given.items() if not value)
+        raise UserError(f"A value is missing: give {missing}.")
+    config.environment.check()
     check_data(config.data)
     check_training(config.training, config.objective, {"stage": config.stage})
     check_batch(config.training, rank_and_ranks()[1], {"stage": config.stage})
     check_adaptation(config.finetune, config.objective, config.stage)
     check_start(config.start, "start")
     check_fresh(config.start, config.finetune, config.stage)
+    check_imagination(config.imagination, config.training, {"stage": config.stage}, rank_and_ranks()[1])
     if config.stage.steps == 0:
         raise UserError("Nothing to do: set stage.steps above 0.")
     if config.data.games not in ([], [config.game]):
-        raise UserError(f"Finetuning reads the episodes of game={config.game} alone: leave data.games empty.")
-
-
-def check_task_from(source: str) -> None:
-    """Raises UserError unless a game's name."""
-    try:
-        check_game(source)
-    except UserError as error:
-        raise UserError(f"task_from={source} is none of own, mean, paper and a game's name. {error}") from error
-
-
-def task_sources(config: FinetuneConfig, agent: Agent) -> list[str]:
-    """The games whose task rows the game's own starts as the mean of: one for a copy."""
-    if config.task_from == "paper":
-        return [BORROWED_TASKS.get(config.game, config.game)]
-    if config.task_from == "mean":
-        return list(agent.description["games"])
-    return [config.game if config.task_from == "own" else config.task_from]
-
-
-def open_store(config: FinetuneConfig, blocks: int) -> EpisodeStore:
-    """The game's recorded episodes. Raises UserError saying how to get some, where there are none or too few."""
-    game, path = config.game, config.data.path
-    ways = f"record some with `python -m jowa.data.record game={game} steps=10000 out={path}`"
-    if game in rlu.GAMES:
-        ways += f", fetch a good player's with `python -m jowa.data.fetch games=[{game}] checkpoints=[49] out={path}`"
-    try:
-        store = EpisodeStore(path, [game])
-    except NoEpisodes as error:
-        raise UserError(
-            f"Finetuning needs recorded episodes of {game}, and {Path(path).absolute()} has none: {ways}, or set "
-            "data.path to the folder that has them."
-        ) from error
-    if store.transitions(game) < blocks:
-        raise UserError(
-            f"{game} in {path} has {store.transitions(game)} transitions, fewer than one window of {blocks} frames: "
-            f"{ways}."
-        )
-    return store
+        raise UserError("Finetuning reads the episodes of its one game alone: leave data.games empty.")
 
 
 def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
@@ -137,15 +105,16 @@ def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
     return None if start.perceptual_weights is None else str(start.perceptual_weights)
 
 
-def prepare_agent(config: FinetuneConfig, start: StartingPoint) -> Agent:
-    """The agent to train: its tokenizer's loss and the game's task row as configured."""
+def prepare_agent(config: FinetuneConfig, start: StartingPoint, game: str) -> Agent:
+    """The agent to train: what it keeps, the game's task row and its tokenizer's loss as configured."""
     agent, weights = fresh_parts(start.agent, config.start, config.seed), lpips_file(config, start)
+    agent = with_game(agent, game, config.task_from)
     check_stride(config.data, agent.model.config.blocks)
+    check_horizon(config.imagination, agent.model.config.blocks)
     check_ensemble(config.objective, agent.model.config.q_networks)
     check_rank(config.finetune, agent.model.config.width)
     perceptual = "none" if weights is None else "lpips"
     agent.tokenizer.config = replace(agent.tokenizer.config, perceptual=perceptual, perceptual_weights=weights)
-    start_task_row(agent.model, task_id(config.game), [task_id(game) for game in task_sources(config, agent)])
     return agent
 
 
@@ -153,9 +122,10 @@ def main(config: FinetuneConfig) -> None:
     check(config)
     use_threads(config.training.threads)
     torch.manual_seed(config.seed)
-    data = replace(config.data, games=[config.game])
     start = open_agent(config.ckpt, config.size)
-    agent = prepare_agent(config, start)
+    game = find_game(config.game, config.env, config.environment, config.data.path)
+    data = replace(config.data, games=[game])
+    agent = prepare_agent(config, start, game)
     stages = {STAGE: config.stage}
     is_main, ranks = rank_and_ranks()[0] == 0, rank_and_ranks()[1]
     if config.dry_run:
@@ -163,8 +133,8 @@ def main(config: FinetuneConfig) -> None:
             agent_parts = agent.tokenizer, agent.model
             print(describe_run(*agent_parts, data, stages, config.training, ranks, config.finetune))
         return
-    store = open_store(config, agent.model.config.blocks)
-    config.evaluation.check((config.game,))
+    store = open_episodes(data.path, game, agent.model.config.blocks)
+    config.evaluation.check((game,))
     if is_main:
         print(describe_choice(store, data))
         if config.stage.trains_tokenizer:
@@ -172,22 +142,21 @@ def main(config: FinetuneConfig) -> None:
             print(f"The tokenizer is trained along on pixels{f' and LPIPS ({weights})' if weights else ' alone'}.")
     settings = Settings(
         config.out, config.resume, config.seed, data, config.objective, config.training, stages, config,
-        evaluations(config.evaluation, (config.game,)), config.finetune,
+        evaluations(config.evaluation, (game,)), config.finetune, config.imagination,
     )  # fmt: skip
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)
         if distribution.is_main:
-            print(outcome(folder, config))
+            print(outcome(folder, game, config.evaluation.episodes))
 
 
-def outcome(folder: Path, config: FinetuneConfig) -> str:
+def outcome(folder: Path, game: str, episodes: int) -> str:
     """How it went, as far as the agent was let play, and what to do next."""
     lines, agent = [], folder
     for curve in read_curves(folder / METRICS):
-        if curve.name == f"evaluation/{config.game}/return" and curve.stage == STAGE:
+        if curve.name == f"evaluation/{game}/return" and curve.stage == STAGE:
             lines.append(
-                f"{config.game}: mean return {curve.values[-1]:g} in {config.evaluation.episodes} episodes after step "
-                f"{curve.steps[-1]:.0f}."
+                f"{game}: mean return {curve.values[-1]:g} in {episodes} episodes after step {curve.steps[-1]:.0f}."
             )
     best = read_best(folder).get(STAGE)
     if best is not None:

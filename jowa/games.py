@@ -160,7 +160,7 @@ def custom_game(name: str) -> CustomGame | None:
 
 def is_game(name: str) -> bool:
     """Whether it is one of the 60 games or a registered one."""
-    return name in GAMES or name in _registered
+    return isinstance(name, str) and (name in GAMES or name in _registered)
 
 
 def num_tasks() -> int:
@@ -225,6 +225,12 @@ def legal_mask(game: str) -> NDArray[np.bool_]:
     mask = np.zeros(num_actions(game), dtype=np.bool_)
     mask[list(legal_actions(game))] = True
     return mask
+
+
+def action_names(game: str) -> tuple[str, ...]:
+    """What the actions of the game's set are called: ALE's names, or the numbers of a set of its own."""
+    count = num_actions(game)
+    return ACTION_NAMES if count == NUM_ACTIONS else tuple(map(str, range(count)))
 
 
 def reference(game: str) -> ReferenceScores:

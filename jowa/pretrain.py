@@ -6,17 +6,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from jowa.cli import run
-from jowa.data.store import EpisodeStore
+from jowa.data.store import EpisodeStore, check_stored_game
 from jowa.errors import UserError
 from jowa.evaluation.while_training import EvaluationConfig, evaluations
-from jowa.games import check_game
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig, check_tokenizer
-from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_model
+from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_model, with_games
 from jowa.training.config import (
     DataConfig,
     ObjectiveConfig,
@@ -62,7 +61,7 @@ class PretrainConfig:
 def check(config: PretrainConfig) -> None:
     """Everything that can be refused before any work. Raises UserError."""
     for game in config.data.games:
-        check_game(game)
+        check_stored_game(config.data.path, game)
     check_model(config.model)
     check_tokenizer(config.tokenizer)
     check_data(config.data)
@@ -90,6 +89,7 @@ def main(config: PretrainConfig) -> None:
             print(describe_run(tokenizer, model, config.data, config.stages, config.training, rank_and_ranks()[1]))
         return
     store = EpisodeStore(config.data.path, config.data.games or None)
+    config = replace(config, model=with_games(config.model, store.games))
     tokenizer, model = new_agent(config)
     config.evaluation.check(store.games)
     settings = Settings(

@@ -42,7 +42,9 @@ from jowa.resuming import check_same, flatten, newest_config
 from jowa.training.checkpoint import Place, list_checkpoints
 from jowa.training.distribution import distributed, rank_and_ranks
 from jowa.training.fresh_start import STARTS, check_fresh, check_start
+from jowa.training.new_game import find_game, open_episodes
 from jowa.training.run_folder import alone_in, looked_at, prepare_run_folder
+from jowa.training.stage_data import describe_choice
 from jowa.training.starting_point import open_agent
 
 MEASURED = re.compile(r"ckpt|evaluation\.\w+|training\.(look_first|validate_every|validation_sequences)")
@@ -59,6 +61,15 @@ class TransferConfig(FinetuneConfig):
 
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     arms: list[str] = field(default_factory=lambda: list(STARTS))
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What all runs share: the game's name, the model's frames a sequence, and which episodes they read, in words."""
+
+    game: str
+    blocks: int
+    episodes: str
 
 
 def check(config: TransferConfig) -> None:
@@ -104,11 +115,11 @@ def is_finished(config: FinetuneConfig) -> bool:
     saved: Any = OmegaConf.to_container(OmegaConf.load(path))
     ours, theirs = flatten(asdict(config)), flatten(saved)
     check_same(folder, theirs, ours)
-    differing = [key for key in ours if MEASURED.fullmatch(key) and ours[key] != theirs[key]]
+    differing = [key for key in ours if MEASURED.fullmatch(key) and ours[key] != theirs.get(key)]
     if differing:
         key = differing[0]
         raise UserError(
-            f"The run in {folder} has {key}={theirs[key]}, not {ours[key]}, and what is compared must be measured "
+            f"The run in {folder} has {key}={theirs.get(key)}, not {ours[key]}, and what is compared must be measured "
             "alike: leave it as it was, or choose another out."
         )
     place = Place(STAGE, config.stage.steps)
@@ -123,7 +134,7 @@ def main(config: TransferConfig) -> None:
         if rank_and_ranks()[0] == 0:
             print(f"\nRuns: {', '.join(f'{arm}-seed{seed}' for arm, seed in runs_of(config))}")
         return
-    out, blocks = Path(config.out), check_parts(config)
+    out, basis = Path(config.out), common_basis(config)
     with distributed(config.training.device) as distribution, ExitStack() as held:
         distribution.on_main(lambda: held.enter_context(alone_in(out)))
         runs = [(arm, seed, finetune_config(config, arm, seed)) for arm, seed in runs_of(config)]
@@ -135,17 +146,19 @@ def main(config: TransferConfig) -> None:
                 print(f"Run {number} of {len(runs)}, {arm} with seed {seed}, {what}.", flush=True)
             if not done:
                 train(one, out)
-        distribution.on_main(lambda: report(config, out, blocks))
+        distribution.on_main(lambda: report(config, out, basis))
         distribution.barrier()
 
 
-def check_parts(config: TransferConfig) -> int:
-    """The model's frames a sequence. Raises UserError unless checkpoint, data and game are there and fit."""
+def common_basis(config: TransferConfig) -> Basis:
+    """Raises UserError unless checkpoint, data and game are there and fit."""
     one = finetune_config(config, config.arms[0], config.seeds[0])
-    agent = finetune.prepare_agent(one, open_agent(config.ckpt, config.size))
-    finetune.open_store(one, agent.model.config.blocks)
-    config.evaluation.check((config.game,))
-    return agent.model.config.blocks
+    start = open_agent(config.ckpt, config.size)
+    game = find_game(config.game, config.env, config.environment, config.data.path)
+    blocks = finetune.prepare_agent(one, start, game).model.config.blocks
+    store = open_episodes(config.data.path, game, blocks)
+    config.evaluation.check((game,))
+    return Basis(game, blocks, describe_choice(store, config.data))
 
 
 def train(config: FinetuneConfig, comparison: Path) -> None:
@@ -157,19 +170,19 @@ def train(config: FinetuneConfig, comparison: Path) -> None:
         raise Interrupted(stop.signal_number, comparison, place) from stop
 
 
-def report(config: TransferConfig, out: Path, blocks: int) -> None:
+def report(config: TransferConfig, out: Path, basis: Basis) -> None:
     """Compare the finished runs; write the numbers and the page, and print the table."""
     runs = [read_run(out / f"{arm}-seed{seed}", arm, seed, STAGE) for arm in config.arms for seed in config.seeds]
-    transfer = compared(config, runs, blocks)
+    transfer = compared(config, runs, basis)
     folder = new_comparison_folder(out)
     write_numbers(folder, transfer)
     write_text(folder / "transfer.html", render(transfer))
     print(f"\n{table(transfer)}\n\nPage: {folder / 'transfer.html'}\nNumbers: {folder / 'transfer.json'}")
 
 
-def compared(config: TransferConfig, runs: list[RunRecord], blocks: int) -> Transfer:
+def compared(config: TransferConfig, runs: list[RunRecord], basis: Basis) -> Transfer:
     """Raises UserError when the runs were trained on different data, or measured nothing in common."""
-    metrics = compare_runs(runs, metrics_of(config.game))
+    metrics = compare_runs(runs, metrics_of(basis.game))
     if not metrics:
         raise UserError(
             f"The runs in {config.out} measured nothing at a step in common: compare them anew in another out."
@@ -177,13 +190,13 @@ def compared(config: TransferConfig, runs: list[RunRecord], blocks: int) -> Tran
     return Transfer(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=" ".join(["python -m jowa.transfer", *sys.argv[1:]]),
-        game=config.game,
+        game=basis.game,
         checkpoint=config.ckpt,
         arms=tuple(config.arms),
         seeds=tuple(config.seeds),
         metrics=metrics,
-        cost=costs(runs, config.training.batch_size, blocks),
-        data=data_of(runs),
+        cost=costs(runs, config.training.batch_size, basis.blocks),
+        data={"episodes": basis.episodes, **data_of(runs)},
         config=asdict(config),
         versions=installed_versions(),
     )

@@ -100,7 +100,7 @@ MISTAKES = {
     f"{EVALUATE} planner.widht=3": ("'planner.widht'", "did you mean 'planner.width'?"),
     f"{RECORD} gmae=[Pong]": ("'gmae'", "did you mean 'game'?"),
     # Values
-    "finetune": ("A value is missing: give game=… and ckpt=…",),
+    "finetune": ("A value is missing: give game=… (or env=…) and ckpt=…",),
     "finetune ckpt={run}": ("give game=…",),
     "evaluate": ("A value is missing: give ckpt=…",),
     f"{PRETRAIN} training.batch_size=": ("'training.batch_size'", "Integer"),
@@ -115,7 +115,7 @@ MISTAKES = {
     f"{PRETRAIN} resume=true": ("resume=true", "resume=auto"),
     f"{PRETRAIN} resume=": ("resume=auto", "resume=no"),
     f"{PRETRAIN} resume=perhaps": ("no run in perhaps", "config.yaml"),
-    "finetune resume=auto": ("A value is missing: give game=… and ckpt=…",),
+    "finetune resume=auto": ("A value is missing: give game=… (or env=…) and ckpt=…",),
     "finetune resume={run}": ("no configuration of this program", "choose another run"),
     f"{PRETRAIN} out=${{{{nothing}}}}": ("'out'", "'nothing'"),
     f"{EVALUATE} episodes=few": ("'episodes'", "'few'"),

@@ -24,7 +24,8 @@ from jowa.models.task_rows import start_task_row
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 from jowa.planning.greedy import Greedy
 from jowa.training import learner
-from jowa.training.checkpoint import latest_checkpoint, list_checkpoints
+from jowa.training.checkpoint import OPTIMIZERS, latest_checkpoint, list_checkpoints
+from jowa.training.new_game import task_sources
 
 
 def load(run: Path):
@@ -68,8 +69,7 @@ def test_interrupted_equals_uninterrupted(smoke_run: Path, tiny_data: Path, tmp_
 
 def test_a_game_starts_from_the_task_row_asked_for(smoke_run: Path) -> None:
     def rows(game: str, task_from: str) -> list[str]:
-        config = load_config(FinetuneConfig, "finetune", [f"game={game}", f"task_from={task_from}", "ckpt=x"])
-        return finetune.task_sources(config, load(smoke_run))
+        return task_sources(load(smoke_run), game, task_from)
 
     assert [rows(game, "paper") for game in ("Robotank", "MsPacman", "Pong")] == [["Phoenix"], ["Berzerk"], ["Pong"]]
     assert rows("Breakout", "paper") == rows("Breakout", "own") == ["Breakout"]
@@ -225,6 +225,19 @@ def test_a_pretraining_run_is_not_gone_on_with(smoke_run: Path, tiny_data: Path)
         with pytest.raises(UserError, match=message):
             finetune_run(tiny_data, smoke_run, smoke_run, *changes)
     assert {path: path.stat().st_mtime_ns for path in smoke_run.rglob("*")} == before
+
+
+def test_a_checkpoint_without_the_optimisers_state(smoke_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """It is good to start from, not to go on from."""
+    source = tmp_path / "source"
+    shutil.copytree(smoke_run, source)
+    for file in source.rglob(OPTIMIZERS):
+        file.unlink()
+    out = finetune_run(tiny_data, tmp_path / "run", source, "stage.steps=2")
+    assert final_weights(out) == final_weights(finetune_run(tiny_data, tmp_path / "same", smoke_run, "stage.steps=2"))
+    (latest_checkpoint(out) / OPTIMIZERS).unlink()
+    with pytest.raises(UserError, match=r"finetune-00000002 is damaged \(No such file.*optimizers.pt\): there is none"):
+        finetune_run(tiny_data, out, source, "resume=auto")
 
 
 def test_one_checkpoint_may_be_named_and_the_plan_asked_for(

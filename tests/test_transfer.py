@@ -328,7 +328,8 @@ def test_a_dry_run_says_which_runs(
 def test_finetunings_recipe_is_each_runs() -> None:
     ours = load_config(transfer.TransferConfig, "transfer", ["game=Pong", "ckpt=x"])
     recipe = load_config(FinetuneConfig, "finetune", ["game=Pong", "ckpt=x"])
-    assert (ours.stage, ours.objective, ours.finetune) == (recipe.stage, recipe.objective, recipe.finetune)
+    for key in ("stage", "objective", "finetune", "imagination", "environment", "task_from"):
+        assert getattr(ours, key) == getattr(recipe, key)
     assert replace(ours.data, holdout=0.0) == recipe.data
     for key in ("batch_size", "target_every", "weight_decay", "gradient_clip"):
         assert getattr(ours.training, key) == getattr(recipe.training, key)
@@ -342,7 +343,7 @@ def test_finetunings_recipe_is_each_runs() -> None:
 def results(comparison: Path, smoke_run: Path, tiny_data: Path) -> Transfer:
     config = config_of(tiny_data, comparison, smoke_run)
     runs = [read_run(comparison / f"{arm}-seed{seed}", arm, seed, finetune.STAGE) for arm in STARTS for seed in (0, 1)]
-    return transfer.compared(config, runs, 8)
+    return transfer.compared(config, runs, transfer.common_basis(config))
 
 
 def test_the_page_shows_curves_verdicts_and_cost(results: Transfer) -> None:

@@ -14,10 +14,9 @@ from tqdm import tqdm
 from jowa.cli import run
 from jowa.data.sources.minari import import_minari
 from jowa.data.sources.minari_export import check_name, export_minari
-from jowa.data.store import EpisodeStore
+from jowa.data.store import EpisodeStore, check_stored_game
 from jowa.errors import UserError
 from jowa.files import require_writable_folder
-from jowa.games import check_game
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def main(config: ExportConfig) -> None:
     if config.to != "minari":
         raise UserError(f"to must be minari, not {config.to}.")
     check_name(config.dataset)
-    store = EpisodeStore(config.path, [check_game(config.game)], path_key="path")
+    store = EpisodeStore(config.path, [check_stored_game(config.path, config.game)], path_key="path")
     import_minari()
     # Minari joins relative paths twice.
     out = require_writable_folder(Path(config.out).expanduser(), "out").absolute()

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from jowa.cli import run
 from jowa.data.overview import overview, text_table
-from jowa.data.store import EpisodeStore
+from jowa.data.store import EpisodeStore, check_stored_game
 from jowa.errors import UserError
 from jowa.evaluation.data_page import render
 from jowa.files import require_writable_folder, write_text
-from jowa.games import check_game
 
 PAGE = "data.html"
 
@@ -32,7 +31,7 @@ class InspectConfig:
 def check(config: InspectConfig) -> None:
     """Everything that can be refused before any file is read. Raises UserError."""
     for game in config.games:
-        check_game(game)
+        check_stored_game(config.path, game)
     if config.out is not None and (Path(config.out) / PAGE).exists():
         raise UserError(f"{Path(config.out) / PAGE} is there already and is not overwritten: choose another out.")
 

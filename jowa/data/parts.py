@@ -150,7 +150,8 @@ def register_from_store(store: Path | str, game: str) -> None:
 
 def check_stored_game(store: Path | str, game: str) -> str:
     """`check_game` for a game that may be known by its episodes in a store alone."""
-    register_from_store(store, game)
+    if isinstance(game, str):
+        register_from_store(store, game)
     return check_game(game)
 
 

@@ -1,9 +1,10 @@
-"""Records Atari games into an episode store: `python -m jowa.data.record`.
+"""Records games into an episode store: `python -m jowa.data.record`.
 
     python -m jowa.data.record game=[Pong,Boxing] steps=100000 workers=2
     python -m jowa.data.record game=atari15 policy=lookahead steps=3000 workers=2 out=data/mini
     python -m jowa.data.record game=Pong policy=runs/demo planner=beam epsilon=0.01
     python -m jowa.data.record game=Pong policy=sb3 steps=1000000
+    python -m jowa.data.record env=minigrid:MiniGrid-Empty-5x5-v0 environment.observation=render policy=random
 
 Every game is played until `steps` agent steps are reached; the last episode is finished, not cut. resume=true goes on
 after an interruption, in which at most five minutes of play and the episodes that were running are lost.
@@ -38,16 +39,16 @@ from jowa.data.resuming import check_free, recording_alone, shares_left, stored_
 from jowa.data.sources.episode import SourceEpisode
 from jowa.data.store import EpisodeWriter, has_episodes
 from jowa.data.workers import GoesOn, Stopped, in_processes
-from jowa.envs.atari import AtariEnvironments
+from jowa.envs.environments import Environments, check_playable, make_environments
 from jowa.envs.protocol import episode_seed
-from jowa.envs.roms import rom_path
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
-from jowa.evaluation.player import agent_player
+from jowa.evaluation.function_player import FunctionPlayer, load_function, names_function
+from jowa.evaluation.player import RandomPlayer, agent_player
 from jowa.evaluation.recorder import Share, record_policy, shares
 from jowa.evaluation.rollout import Policy
 from jowa.files import require_writable_folder
-from jowa.games import task_id
+from jowa.games import custom_game, task_id
 from jowa.planning.config import PlannerConfig
 from jowa.training.distribution import choose_device
 from jowa.training.session import use_threads
@@ -60,10 +61,11 @@ def main(config: RecordConfig) -> None:
     """Check everything, record, print a table."""
     check(config)
     rows = record(config)
-    print(f"{'game':<18}{'episodes':>10}{'transitions':>13}{'mean return':>13}")
+    width = max(18, *(len(row.game) + 1 for row in rows))
+    print(f"{'game':<{width}}{'episodes':>10}{'transitions':>13}{'mean return':>13}")
     for row in rows:
         mean = f"{row.mean_return:.1f}" if row.episodes else "there"
-        print(f"{row.game:<18}{row.episodes:>10}{row.transitions:>13}{mean:>13}")
+        print(f"{row.game:<{width}}{row.episodes:>10}{row.transitions:>13}{mean:>13}")
 
 
 def check(config: RecordConfig) -> None:
@@ -78,8 +80,7 @@ def check(config: RecordConfig) -> None:
     config.protocol.check()
     use_threads(config.threads)
     games = games_of(config)
-    for game in games:
-        rom_path(game, config.protocol.rom_dir)
+    check_playable(games, config.protocol)
     check_policy(config, games)
     for game in games:
         check_free(config, game)
@@ -117,6 +118,7 @@ def _record_game(config: RecordConfig, game: str, goes_on: GoesOn) -> Recorded:
         if not goes_on(steps):
             raise Stopped
 
+    games_of(config)  # a game that isn't Atari's must get known in this process too
     return record_games(config, [game], advance)[0]
 
 
@@ -128,7 +130,7 @@ def record_games(config: RecordConfig, games: list[str], advance: Advance) -> li
     for group in _groups(config, [game for game in games if game not in finished]):
         with ExitStack() as stack:
             tallies = [_tally(config, stack.enter_context(_writer(config, game)), game) for game in group]
-            if config.policy in BEHAVIOURS:
+            if _behaves(config, group[0]):
                 _record_behaviour(config, tallies[0], advance)
             elif config.trains:
                 _record_training(config, tallies[0], advance)
@@ -142,10 +144,15 @@ def _tally(config: RecordConfig, writer: EpisodeWriter, game: str) -> Tally:
     return Tally(game, writer, policy_name(config), sum(stored_steps(config, game).values()))
 
 
+def _behaves(config: RecordConfig, game: str) -> bool:
+    """Whether a behaviour policy plays the game in an emulator that it can look into."""
+    return config.policy in BEHAVIOURS and custom_game(game) is None
+
+
 def _finished(config: RecordConfig, game: str) -> bool:
     """Whether there is nothing left to record of a game."""
     stored = stored_steps(config, game)
-    if config.policy in BEHAVIOURS or config.trains:
+    if _behaves(config, game) or config.trains:
         return sum(stored.values()) >= config.steps
     return not shares_left(_shares(config, 0), stored)
 
@@ -156,7 +163,7 @@ def _shares(config: RecordConfig, seed: int) -> list[Share]:
 
 def _groups(config: RecordConfig, games: Sequence[str]) -> list[list[str]]:
     """One game at a time; agents play all those together that are planned for alike."""
-    if config.policy in BEHAVIOURS or config.trains:
+    if any(_behaves(config, game) for game in games) or config.trains:
         return [[game] for game in games]
     groups: dict[PlannerConfig | None, list[str]] = {}
     for game in games:
@@ -178,7 +185,7 @@ def _record_behaviour(config: RecordConfig, tally: Tally, advance: Advance) -> N
 
 def _record_agent(config: RecordConfig, tallies: list[Tally], advance: Advance) -> None:
     rows = [tally.game for tally in tallies for _ in range(config.environments)]
-    environments = AtariEnvironments(rows, config.protocol, [0] * len(rows))
+    environments = make_environments(rows, config.protocol, [0] * len(rows))
     wanted = {
         tally.game: shares_left(_shares(config, _seed(config, tally)), stored_steps(config, tally.game))
         for tally in tallies
@@ -191,11 +198,15 @@ def _record_agent(config: RecordConfig, tallies: list[Tally], advance: Advance) 
         environments.close()
 
 
-def _player(config: RecordConfig, environments: AtariEnvironments) -> Policy:
+def _player(config: RecordConfig, environments: Environments) -> Policy:
     planner = planner_for(config, environments.games[0])
     if planner is not None:
         agent = opened_agent(config.policy).agent
         return agent_player(agent, planner, config.execution, environments, choose_device(config.device, "device"))
+    if config.policy == "random":
+        return RandomPlayer(environments.legal)
+    if names_function(config.policy):
+        return FunctionPlayer(config.policy, load_function(config.policy), environments.legal)
     from jowa.evaluation.sb3_player import Sb3Player
 
     return Sb3Player(load_sb3(config, list(dict.fromkeys(environments.games))), environments.games)

@@ -9,10 +9,14 @@ from typing import Any
 
 from jowa.data.behaviours import POLICIES, check_behaviour, check_schedule
 from jowa.data.sb3_config import Sb3Config, check_sb3
+from jowa.data.store import check_stored_game, register_from_store
+from jowa.envs.environment_spec import EnvironmentConfig
+from jowa.envs.environments import identity
+from jowa.envs.gymnasium_environments import register_environment
 from jowa.envs.protocol import ProtocolConfig
-from jowa.envs.roms import rom_md5
 from jowa.errors import UserError
-from jowa.games import GAMES, HELD_OUT_GAMES, PRETRAINING_GAMES, check_game
+from jowa.evaluation.function_player import load_function, names_function
+from jowa.games import GAMES, HELD_OUT_GAMES, PRETRAINING_GAMES, custom_game, is_game
 from jowa.models.hub import PREFIX
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
@@ -22,6 +26,8 @@ from jowa.training.starting_point import StartingPoint, open_agent
 GAME_SETS = {"atari15": PRETRAINING_GAMES, "heldout5": HELD_OUT_GAMES, "all": GAMES}
 """Names that stand for several games: the paper's 15, those it finetunes on, all 60."""
 
+DEFAULT_GAME = ("Pong",)
+
 
 @dataclass(frozen=True)
 class RecordConfig:
@@ -29,9 +35,12 @@ class RecordConfig:
 
     game: one game, a list of them, or atari15, heldout5 or all. steps: agent steps for each, at least; with policy=sb3
     those of its training.
-    policy: random, scripted (games with a controller), lookahead (any game; slow), mix (from random to good, as a
-    learner's history), sb3 (an agent of stable-baselines3 while it trains), or an agent: the folder of a JOWA run or
-    checkpoint, or a published file. planner: how that agent plays. execution: how its imagination is computed.
+    env: instead of `game`, an environment of Gymnasium: <id>, or <module>:<id> to import the module first. environment:
+    what it is played like.
+    policy: random, scripted (games with a controller), lookahead (any Atari game; slow), mix (from random to good, as a
+    learner's history), sb3 (an agent of stable-baselines3 while it trains), an agent (the folder of a JOWA run or
+    checkpoint, or a published file), or a function, <module>:<function> (see jowa.evaluation.function_player). planner:
+    how that agent plays. execution: how its imagination is computed.
     epsilon: share of random actions. schedule: constant, or rising quality: the share falls from 1 to epsilon.
     environments: episodes of a game that an agent plays side by side, each held in memory (7 kB an agent step) until it
     ends; without workers it plays all games at once. device, threads: PyTorch's, for agents.
@@ -41,7 +50,9 @@ class RecordConfig:
     workers: processes, one game a task; 0 plays in this process. protocol: the rules of play.
     """
 
-    game: Any = field(default_factory=lambda: ["Pong"])
+    game: Any = field(default_factory=lambda: list(DEFAULT_GAME))
+    env: str | None = None
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     steps: int = 20_000
     policy: str = "mix"
     schedule: str = "constant"
@@ -73,11 +84,27 @@ class RecordConfig:
 
 def games_of(config: RecordConfig) -> list[str]:
     """The games meant, in order. Raises UserError for an unknown one, none, or one that is named twice."""
+    if config.env is not None:
+        return [_environment(config, config.env)]
     named = config.game if isinstance(config.game, list) else [config.game]
     games = [game for name in named for game in GAME_SETS.get(str(name), (name,))]
     if not games or len(set(map(str, games))) != len(games):
         raise UserError(f"game must name at least one game and none twice, not {config.game}.")
-    return [check_game(game) for game in games]
+    if not all(is_game(str(game)) for game in games) and names_agent(config.policy):
+        opened_agent(config.policy)
+    return [check_stored_game(config.store, str(game)) for game in games]
+
+
+def _environment(config: RecordConfig, env: str) -> str:
+    """The game that `env` is from now on. Raises UserError for what can't be played, or was recorded otherwise."""
+    if config.game != list(DEFAULT_GAME):
+        raise UserError(f"game={config.game} and env={env} are two things to record: give one of them.")
+    if names_agent(config.policy):
+        # Its task rows are counted from the first game that gets known.
+        opened_agent(config.policy)
+    game = register_environment(env, config.environment)
+    register_from_store(config.store, game)
+    return game
 
 
 def check_policy(config: RecordConfig, games: list[str]) -> None:
@@ -88,6 +115,12 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
             f"policy={config.policy} has its own share of random actions: leave epsilon at 0 and schedule at constant."
         )
     choose_device(config.device, "device")
+    custom = [game for game in games if custom_game(game) is not None]
+    if custom and config.policy in POLICIES and config.policy != "random":
+        raise UserError(
+            f"policy={config.policy} plays Atari games only: record {custom[0]} with policy=random, an agent's folder, "
+            "or a function, <module>:<function>."
+        )
     if config.policy == "sb3":
         check_sb3(config.sb3, games, config.steps, config.environments)
         if config.trains and config.resume:
@@ -103,6 +136,8 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
         agent = opened_agent(config.policy).agent
         for game in games:
             config.planner.for_game(agent.model.config, game)
+    elif names_function(config.policy):
+        load_function(config.policy)
     else:
         for game in games:
             check_behaviour(config.policy, game)
@@ -149,10 +184,12 @@ def provenance(config: RecordConfig, game: str) -> dict[str, Any]:
         "epsilon": config.epsilon,
         "seed": config.seed,
         "rewards": "raw",
-        "rom_md5": rom_md5(game, config.protocol.rom_dir),
+        **identity(game, config.protocol),
         "sticky": config.protocol.repeat_action_probability > 0.0,
         "protocol": asdict(replace(config.protocol, rom_dir=None)),
     }
+    if custom_game(game) is not None:
+        del facts["protocol"]["frame_skip"]  # the environment has its own
     planner = planner_for(config, game)
     if planner is not None:
         facts |= {"agent": str(opened_agent(config.policy).checkpoint), "planner": asdict(planner)}

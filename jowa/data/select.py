@@ -15,10 +15,9 @@ from pathlib import Path
 
 from jowa.cli import run
 from jowa.data.selection import GameSelection, Rules, Selection, check_rules, choose, write_selection
-from jowa.data.store import EpisodeStore
+from jowa.data.store import EpisodeStore, check_stored_game
 from jowa.errors import UserError
 from jowa.files import require_writable_folder
-from jowa.games import check_game
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class SelectConfig(Rules):
 def check(config: SelectConfig) -> None:
     """Everything that can be refused before any file is read. Raises UserError."""
     for game in config.games:
-        check_game(game)
+        check_stored_game(config.path, game)
     check_rules(config)
     if Path(config.out).exists():
         raise UserError(f"out={config.out} is there already and is not overwritten: choose another out.")
@@ -54,11 +53,12 @@ def main(config: SelectConfig) -> None:
 
 def table(store: EpisodeStore, chosen: dict[str, GameSelection]) -> str:
     """What was chosen, as text."""
-    lines = [f"{'game':<18}{'runs':>12}{'episodes':>12}{'of':>9}{'transitions':>14}{'of':>13}"]
+    width = max(18, *(len(game) + 1 for game in chosen))
+    lines = [f"{'game':<{width}}{'runs':>12}{'episodes':>12}{'of':>9}{'transitions':>14}{'of':>13}"]
     for game, one in chosen.items():
         runs = ", ".join("-" if name is None else str(name) for name in one.runs)
         lines.append(
-            f"{game:<18}{runs:>12}{len(one.episodes):>12,}{len(store.tables[game]):>9,}"
+            f"{game:<{width}}{runs:>12}{len(one.episodes):>12,}{len(store.tables[game]):>9,}"
             f"{one.transitions:>14,}{store.transitions(game):>13,}"
         )
     return "\n".join(lines)

@@ -19,14 +19,22 @@ import tensorstore
 from numpy.typing import NDArray
 
 from jowa.data.layout import FRAME_SHAPE, FRAMES, read_error
-from jowa.data.parts import Part, committed_parts, game_folders, has_episodes, open_parts, register_from_store
+from jowa.data.parts import (
+    Part,
+    check_stored_game,
+    committed_parts,
+    game_folders,
+    has_episodes,
+    open_parts,
+    register_from_store,
+)
 from jowa.data.table import EpisodeTable, join_tables
 from jowa.data.writer import EpisodeWriter
 from jowa.errors import UserError
 
 __all__ = [
     "FRAME_SHAPE", "EpisodeStore", "EpisodeTable", "EpisodeWriter", "NoEpisodes", "Part", "Rows",
-    "committed_parts", "has_episodes",
+    "check_stored_game", "committed_parts", "has_episodes", "register_from_store",
 ]  # fmt: skip
 
 

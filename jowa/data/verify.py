@@ -15,9 +15,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from jowa.cli import run
+from jowa.data.store import check_stored_game
 from jowa.data.verification import GameVerdict, games_in, transitions_in, verify_game
 from jowa.errors import UserError
-from jowa.games import check_game
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class VerifyConfig:
 
 def main(config: VerifyConfig) -> None:
     """Check all games, print what was found of each; UserError at the end if anything is wrong."""
+    folder = Path(config.path)
     for game in config.games:
-        check_game(game)
+        check_stored_game(folder, game)
     if len(set(config.games)) != len(config.games):
         raise UserError(f"games names a game twice: {', '.join(config.games)}.")
-    folder = Path(config.path)
     games = games_in(folder, config.games)
     verdicts = []
     total = sum(transitions_in(folder, game) for game in games)
@@ -70,7 +70,7 @@ def describe(verdict: GameVerdict) -> str:
     found = ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
     findings = (*verdict.problems, *verdict.unreadable)
     word = "damaged" if verdict.problems else "can't be read" if verdict.unreadable else "sound"
-    lines = [f"{verdict.game:<18}{found}: {word}", *(f"  {finding}" for finding in findings)]
+    lines = [f"{verdict.game:<17} {found}: {word}", *(f"  {finding}" for finding in findings)]
     if verdict.mixed:
         lines.append(f"  note: its parts differ in {', '.join(verdict.mixed)} (allow_mixed=true).")
     return "\n".join(lines)

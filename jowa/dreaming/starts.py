@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from jowa.data.sequences import SequenceDataset
 from jowa.data.split import Split
 from jowa.data.store import EpisodeStore
+from jowa.envs.environments import open_single
 from jowa.envs.protocol import ProtocolConfig
-from jowa.envs.single import SingleAtari
 
 MOST_STEPS = 100
 """Agent steps an emulator is played at most before a dream takes over."""
@@ -57,7 +57,7 @@ class EmulatorStarts:
     """The real game after 0 to 100 random legal actions, any number of them equally likely."""
 
     def __init__(self, game: str, context: int) -> None:
-        self._emulator = SingleAtari(game, ProtocolConfig(), seed=0)
+        self._emulator = open_single(game, ProtocolConfig(), 0)
         self._context = context
 
     def draw(self, random: np.random.Generator) -> Start:

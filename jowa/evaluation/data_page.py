@@ -17,7 +17,7 @@ from jowa.data.parts import Part
 from jowa.data.store import FRAME_SHAPE, EpisodeStore
 from jowa.evaluation import page
 from jowa.evaluation.data_plots import ReturnsOverTime, action_bars, lengths_figure, returns_figure
-from jowa.games import ACTION_NAMES, legal_mask
+from jowa.games import action_names, legal_mask
 
 PICTURES = 8
 """Frames shown of an episode."""
@@ -132,11 +132,12 @@ def returns_over_time(store: EpisodeStore, game: str) -> ReturnsOverTime:
 def action_shares(store: EpisodeStore, game: str) -> dict[str, float]:
     """How often each action was taken, by name: all that are legal, and illegal ones if they occur."""
     # Part by part, mapped from disk: a game may have more rows than memory should hold.
-    counts = np.zeros(len(ACTION_NAMES), np.int64)
+    names = action_names(game)
+    counts = np.zeros(len(names), np.int64)
     for part in store.parts(game):
-        counts += np.bincount(part.column("actions"), minlength=len(ACTION_NAMES))
+        counts += np.bincount(part.column("actions"), minlength=len(names))
     shown = np.flatnonzero((counts > 0) | legal_mask(game))
-    return {ACTION_NAMES[number]: counts[number] / counts.sum() for number in shown.tolist()}
+    return {names[number]: counts[number] / counts.sum() for number in shown.tolist()}
 
 
 def _actions(store: EpisodeStore, game: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from jowa.envs.atari import AtariEnvironments
+from jowa.envs.environments import make_environments
 from jowa.envs.protocol import ProtocolConfig
 from jowa.evaluation.player import RandomPlayer, agent_player
 from jowa.evaluation.rollout import Policy, Rollout, episode_seeds, play
@@ -92,7 +92,7 @@ def _play_alike(
     """All episodes of some games under one planner, or by chance."""
     side_by_side = min(rules.environments, rules.episodes)
     rows = [game for game in games for _ in range(side_by_side)]
-    environments = AtariEnvironments(rows, rules.protocol, list(range(len(rows))))
+    environments = make_environments(rows, rules.protocol, list(range(len(rows))))
     policy: Policy = RandomPlayer(environments.legal)
     if planner is not None:
         policy = agent_player(agent, planner, rules.execution, environments, device)

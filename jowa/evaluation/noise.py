@@ -25,6 +25,6 @@ def uniform(seeds: NDArray[np.int64], steps: NDArray[np.int64], stream: int) -> 
 
 
 def random_legal_actions(legal: NDArray[np.bool_], chances: NDArray[np.float64]) -> NDArray[np.int64]:
-    """One legal action a row, each equally likely when `chances` (N,) is uniform in [0, 1). legal: (N, 18)."""
+    """One legal action a row, each equally likely when `chances` (N,) is uniform in [0, 1). legal: (N, A)."""
     wanted = (chances * legal.sum(axis=1)).astype(np.int64)
     return np.argmax(legal.cumsum(axis=1) > wanted[:, None], axis=1).astype(np.int64)

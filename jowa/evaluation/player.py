@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jowa.envs.atari import AtariEnvironments
+from jowa.envs.environments import Environments
 from jowa.evaluation.noise import random_legal_actions, uniform
 from jowa.evaluation.rollout import Turn
 from jowa.models.agent_files import Agent
@@ -41,7 +41,7 @@ class Player:
         planner: chooses among legal actions.
         context: real frames given, the present one included, 1 to the model's blocks less the planner's depth.
         tasks: (N,) task ids.
-        legal: (N, 18) bool.
+        legal: (N, A) bool, A the model's actions.
         device: where the tokenizer's weights are.
     """
 
@@ -106,7 +106,7 @@ class Player:
 
 
 def agent_player(
-    agent: Agent, planner: PlannerConfig, execution: ExecutionConfig, environments: AtariEnvironments,
+    agent: Agent, planner: PlannerConfig, execution: ExecutionConfig, environments: Environments,
     device: torch.device,
 ) -> Player:  # fmt: skip
     """The agent, moved to the device, as it plays in these environments with checked settings of one planner."""
@@ -116,7 +116,7 @@ def agent_player(
 
 
 class RandomPlayer:
-    """Plays a uniformly random legal action at every step; legal: (N, 18) bool."""
+    """Plays a uniformly random legal action at every step; legal: (N, A) bool, A the model's actions."""
 
     def __init__(self, legal: NDArray[np.bool_]) -> None:
         self._legal = legal

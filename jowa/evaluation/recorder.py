@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from jowa.data.behaviours import SCHEDULES
 from jowa.data.recording import Advance, EpisodeBuffer
 from jowa.data.sources.episode import SourceEpisode
-from jowa.envs.atari import AtariEnvironments, StepResult
+from jowa.envs.atari import StepResult
+from jowa.envs.environments import Environments
 from jowa.envs.protocol import episode_seed
 from jowa.evaluation.rollout import Policy, Turn, with_chance
 
@@ -57,7 +58,7 @@ def shares(steps: int, seed: int, schedule: str, epsilon: float) -> list[Share]:
 
 
 def record_policy(
-    environments: AtariEnvironments,
+    environments: Environments,
     policy: Policy,
     wanted: Mapping[str, Sequence[Share]],
     stores: Mapping[str, Store],
@@ -70,8 +71,8 @@ def record_policy(
         policy: who plays; at every agent step a random legal action takes its place with the share's probability,
             drawn by the episode's seed and the step's number.
         wanted: each game's shares, in the order in which they are stored.
-        stores: where each game's episodes go. Facts stored with them: `epsilon`, and `seed`, with which `SingleAtari`
-            or `AtariEnvironments` plays the same episode again.
+        stores: where each game's episodes go. Facts stored with them: `epsilon`, and `seed`, with which
+            `make_environments` or `open_single` plays the same episode again.
         advance: told about agent steps played, as far as they count.
     """
     recordings = {game: _Recording(parts, stores[game]) for game, parts in wanted.items()}

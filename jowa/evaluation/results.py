@@ -61,7 +61,8 @@ class DataScore:
 
 @dataclass(frozen=True)
 class Results:
-    """An evaluation. `protocol`, `config` and `model` are plain mappings; `roms` maps games to their ROM's MD5.
+    """An evaluation. `protocol`, `config` and `model` are plain mappings; `roms` maps games to their ROM's MD5,
+    `environments` those that aren't Atari's to their description and their packages' versions.
 
     `held_out` says that the episodes the world model was measured on are known not to have trained it.
 
@@ -84,6 +85,7 @@ class Results:
     versions: Mapping[str, str]
     wall_seconds: float
     held_out: bool = True
+    environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def games(self) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jowa.envs.atari import AtariEnvironments, StepResult
+from jowa.envs.atari import StepResult
+from jowa.envs.environments import Environments
 from jowa.evaluation.film import Film, FilmCamera
 from jowa.evaluation.noise import random_legal_actions, uniform
 
@@ -37,7 +38,7 @@ class Policy(Protocol):
     """Anyone who plays."""
 
     def act(self, turn: Turn) -> NDArray[np.int64]:
-        """Actions (N,), indices into the full 18."""
+        """Actions (N,), indices into the games' set."""
         ...
 
     def record(self, actions: NDArray[np.int64]) -> None:
@@ -126,7 +127,7 @@ def episode_seeds(seed: int, games: Sequence[str], episodes: int) -> dict[str, l
 
 
 def play(
-    environments: AtariEnvironments,
+    environments: Environments,
     policy: Policy,
     seeds: Mapping[str, Sequence[int]],
     *,

@@ -182,6 +182,7 @@ def conditions(results: Results) -> str:
         page.details("Ways of playing", page.definitions(modes)),
         page.details("Software", page.definitions(_pairs(results.versions))),
         page.details("ROMs (MD5)", page.definitions(_pairs(results.roms))) if results.roms else "",
+        page.details("Environments", page.definitions(_pairs(results.environments))) if results.environments else "",
         page.details("Configuration", f"<pre>{escape(json.dumps(plain(results.config), indent=2))}</pre>"),
     )
 

@@ -100,7 +100,7 @@ def _header(transfer: Transfer) -> str:
         f"<header><h1>{escape(transfer.game)}: what transfers</h1>"
         f'<p class="note">Finetuned on the same episodes for the same number of steps, with {seeds} each, from '
         f"different starts. Compared {escape(transfer.created)}, checkpoint "
-        f"<code>{escape(transfer.checkpoint)}</code>.</p></header>"
+        f"<code>{escape(transfer.checkpoint)}</code>. {escape(transfer.data['episodes'])}</p></header>"
     )
 
 

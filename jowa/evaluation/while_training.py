@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.nn.utils import parametrize
 
+from jowa.envs.environments import check_playable
 from jowa.envs.protocol import ProtocolConfig
-from jowa.envs.roms import rom_path
 from jowa.errors import UserError
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, Rules, planners_of, play_mode
 from jowa.games import reference
@@ -45,8 +45,7 @@ class EvaluationConfig:
             if getattr(self, key) < 1:
                 raise UserError(f"evaluation.{key} must be at least 1, not {getattr(self, key)}.")
         if self.every:
-            for game in games:
-                rom_path(game, None)
+            check_playable(games, ProtocolConfig())
 
 
 def evaluations(

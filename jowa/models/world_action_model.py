@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -80,6 +81,15 @@ def check_game_fits(config: ModelConfig, game: str) -> None:
             f"The model has {config.actions} actions and {game} {num_actions(game)}: take an agent that was trained on "
             "that game."
         )
+
+
+def with_games(config: ModelConfig, games: Sequence[str]) -> ModelConfig:
+    """The configuration with rows for the games and their set of actions; UserError if they have different ones."""
+    rows = max(config.tasks, *(task_id(game) + 1 for game in games))
+    fitting = replace(config, tasks=rows, actions=num_actions(games[0]))
+    for game in games:
+        check_game_fits(fitting, game)
+    return fitting
 
 
 class Hidden(NamedTuple):

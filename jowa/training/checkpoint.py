@@ -21,6 +21,7 @@ from jowa.training.optimization import Optimizers
 
 FOLDER = "checkpoints"
 OPTIMIZERS = "optimizers.pt"
+REPLAY = "imagined.safetensors"
 MANIFEST = "manifest.json"
 BEST = "best.json"
 
@@ -42,6 +43,7 @@ class Snapshot:
     """What a checkpoint will hold: contiguous tensors on the CPU that nobody else writes to.
 
     adapters: of low-rank additions, which `tensors` has merged, what it takes to go on training them.
+    replay: the imagined sequences that training draws from; where there are none the checkpoint has no file of them.
     """
 
     place: Place
@@ -49,6 +51,7 @@ class Snapshot:
     description: dict[str, Any]
     optimizers: dict[str, Any]
     adapters: dict[str, Tensor] = field(default_factory=dict)
+    replay: dict[str, Tensor] = field(default_factory=dict)
 
 
 def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
@@ -72,6 +75,8 @@ def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
         with (temporary / OPTIMIZERS).open("wb") as file:
             torch.save(snapshot.optimizers, file)
         sync_file(temporary / OPTIMIZERS)
+        if snapshot.replay:
+            save_tensors(temporary / REPLAY, snapshot.replay)
         write_json(temporary / MANIFEST, {path.name: _identity(path) for path in sorted(temporary.iterdir())})
         put_aside(final)
         temporary.replace(final)

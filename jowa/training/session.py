@@ -29,6 +29,7 @@ from jowa.training.adaptation import AdaptationConfig, adapt
 from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution, check_agreement
+from jowa.training.imagination_config import NEVER, ImaginationConfig
 from jowa.training.learner import Learner
 from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
@@ -60,6 +61,7 @@ class Settings:
     config: Any
     evaluate: Callable[[Learner, Distribution], Regularly] | None = None
     finetune: AdaptationConfig = field(default_factory=AdaptationConfig)
+    imagination: ImaginationConfig = NEVER
 
 
 def run_stages(
@@ -107,7 +109,7 @@ def train_stages(
         full_disk(folder, f"go on with resume={folder}"),
         closing(MetricsLog(folder, training.logger, active=distribution.is_main)) as log,
     ):
-        run = Run(folder, settings.seed, training, distribution, log, facts)
+        run = Run(folder, settings.seed, training, distribution, log, facts, settings.imagination)
         for name, stage in stages:
             here = place is not None and place.stage == name
             data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)

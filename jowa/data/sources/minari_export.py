@@ -20,7 +20,7 @@ from jowa.data.store import EpisodeStore
 from jowa.data.workers import GoesOn, Stopped, in_processes
 from jowa.errors import UserError
 from jowa.files import full_disk, sync_file, sync_folder
-from jowa.games import NUM_ACTIONS
+from jowa.games import num_actions
 
 _STEP_BYTES = math.prod(FRAME_SHAPE) + 16
 """What an agent step takes, uncompressed: its frame, 8 bytes of action, 4 of reward, both ends."""
@@ -107,7 +107,7 @@ def _write_job(job: _Job, goes_on: GoesOn) -> None:
 def _write(minari: Any, folder: Path, store: EpisodeStore, game: str, name: str, goes_on: GoesOn) -> None:
     from gymnasium.spaces import Box, Discrete
 
-    spaces = {"observation_space": Box(0, 255, FRAME_SHAPE, np.uint8), "action_space": Discrete(NUM_ACTIONS)}
+    spaces = {"observation_space": Box(0, 255, FRAME_SHAPE, np.uint8), "action_space": Discrete(num_actions(game))}
     try:
         storage = minari.dataset.minari_storage.MinariStorage.new(folder, **spaces, jpeg_encoding=False)
     except ImportError as error:
