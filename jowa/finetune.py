@@ -44,7 +44,7 @@ STAGE = "finetune"
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """game: the game to adapt to; its episodes are read from data.path. env: instead of it, an environment of Gymnasium,
+    """game: the game to adapt to; its episodes are read from data.path. env: instead of it, a Gymnasium environment,
     played as `environment` says; one that was recorded may go by its name, as a game. ckpt: a run's folder, one
     checkpoint's, published files (a JOWA_<size>.pt or its folder), or hub:<owner>/<name>.
 
