@@ -143,7 +143,8 @@ def register_from_store(store: Path | str, game: str) -> None:
     Raises:
         UserError: the parts are of different environments, or of another than the name stands for here.
     """
-    if game not in GAMES:
+    # A list in a list of games is for `check_game` to refuse.
+    if isinstance(game, str) and game not in GAMES:
         for spec in _environments(store, game):
             register(CustomGame.of(spec))
 
