@@ -65,9 +65,7 @@ def saved_agent(folder: Path, store: Path, **changes: Any) -> Path:
 
 def test_games_get_ids_in_the_order_in_which_they_come() -> None:
     assert (num_tasks(), register(FRESH), register(MAPPED), register(replace(FRESH))) == (60, 60, 61, 60)
-    assert (game_of(0), game_of(59), game_of(60), game_of(61), num_tasks()) == ("AirRaid", "Zaxxon", *"ab", 62)[:0] or (
-        [game_of(task) for task in (0, 59, 60, 61)] == ["AirRaid", "Zaxxon", "Fresh", "Mapped"]
-    )
+    assert [game_of(task) for task in (0, 59, 60, 61)] == ["AirRaid", "Zaxxon", "Fresh", "Mapped"] and num_tasks() == 62
     assert games.registered() == (FRESH, MAPPED) and task_id("Mapped") == 61
     assert games.legal_mask("Fresh").tolist() == [True] * 3 and games.legal_actions("Mapped") == (0, 4)
     assert games.action_names("Fresh") == ("0", "1", "2") and games.action_names("Mapped") == games.ACTION_NAMES
@@ -97,7 +95,7 @@ def test_two_agents_cant_have_one_row_for_two_games() -> None:
     register_rows([FRESH.spec()])
     register_rows([FRESH.spec(), MAPPED.spec()])
     register_rows([FRESH.spec()])
-    with pytest.raises(UserError, match="disagree about a task row: here it is Fresh's, .* for Mapped"):
+    with pytest.raises(UserError, match=r"disagree about a task row: here it is Fresh's, .* for Mapped"):
         register_rows([MAPPED.spec()])
     with pytest.raises(UserError, match="description of an environment is damaged"):
         register_rows([{"name": "Fresh"}])
@@ -136,7 +134,7 @@ def test_a_model_has_the_rows_and_the_actions_of_its_games() -> None:
 @pytest.mark.parametrize("change", ["model.tasks=59", "model.actions=0", "model.actions=257"])
 def test_impossible_tables_are_refused(change: str, tmp_path: Path) -> None:
     config = load_config(pretrain.PretrainConfig, "pretrain", ["+exp=smoke", f"out={tmp_path}", change])
-    with pytest.raises(UserError, match="model.tasks must be at least 60"):
+    with pytest.raises(UserError, match=r"model\.tasks must be at least 60"):
         pretrain.check(config)
 
 
@@ -270,9 +268,10 @@ def test_the_data_commands_know_the_game(
         forget(monkeypatch)
         inspect.main(inspect.InspectConfig(str(data), wanted, str(tmp_path / f"look{len(wanted)}")))
         forget(monkeypatch)
-        select.main(select.SelectConfig(path=str(data), games=wanted, out=str(tmp_path / f"{len(wanted)}.json")))
-    out = capsys.readouterr().out
-    assert f"{game} 1 part" in out and "sound" in out
+        out = str(tmp_path / f"{len(wanted)}.json")
+        select.main(select.SelectConfig(runs=None, transitions=20, path=str(data), games=wanted, out=out))
+    printed = capsys.readouterr().out
+    assert f"{game} 1 part" in printed and "sound" in printed
     page = (tmp_path / "look0" / "data.html").read_text(encoding="utf-8")
     assert TOY in page and "environment" in page
     with pytest.raises(UserError, match="Unknown game"):
@@ -303,7 +302,7 @@ def test_an_agent_knows_its_games_by_itself(tmp_path: Path, monkeypatch: pytest.
     assert load_agent(agent).model.config.tasks == 61 and task_id(game) == 60
     forget(monkeypatch)
     register(FRESH)
-    with pytest.raises(UserError, match="disagree about a task row: here it is Fresh's"):
+    with pytest.raises(UserError, match=r"disagree about a task row: here it is Fresh's"):
         load_agent(agent)
 
 
@@ -367,7 +366,7 @@ def test_an_environment_from_a_package_end_to_end(tmp_path: Path, monkeypatch: p
     assert game == "MiniGrid-Empty-5x5-v0" and games.num_actions(game) == 7
     store = EpisodeStore(data)
     assert set(store.parts(game)[0].provenance["versions"]) == {"gymnasium", "minigrid"}
-    assert len(np.unique(store.read_frames(game, np.arange(20)), axis=0)) > 5
+    assert len(np.unique(store.read_frames(game, np.arange(20)), axis=0)) > 3
     agent = saved_agent(tmp_path / "agent", data)
     forget(monkeypatch)
     evaluate.main(
@@ -376,5 +375,5 @@ def test_an_environment_from_a_package_end_to_end(tmp_path: Path, monkeypatch: p
     results = json.loads((agent / "evaluations" / "001" / "results.json").read_text(encoding="utf-8"))
     assert [mode["episodes"][0]["length"] <= 20 for mode in results["modes"]] == [True] * 3
     forget(monkeypatch)
-    with pytest.raises(UserError, match=r"direction Discrete.*image uint8 \(7, 7, 3\).*environment\.observation=render"):
+    with pytest.raises(UserError, match=r"image uint8 \(7, 7, 3\).*environment\.observation=render"):
         register_environment("minigrid:MiniGrid-Empty-5x5-v0", EnvironmentConfig())
