@@ -21,6 +21,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from jowa.envs.environment_spec import EnvironmentConfig, game_name
 from jowa.errors import Interrupted, UserError
 from jowa.resuming import going_on
 
@@ -34,6 +35,14 @@ def config_folder() -> Path:
         if folder.is_dir():
             return folder
     raise UserError(f"The presets are missing: expected a folder 'configs' in {package}; install jowa again.")
+
+
+def _game_name(game: str | None, env: str | None, name: str | None) -> str:
+    """What presets call a run's game that may be an environment: ${game_name:${game},${env},${environment.name}}."""
+    return game or game_name(env or "", EnvironmentConfig(name))
+
+
+OmegaConf.register_new_resolver("game_name", _game_name, replace=True)
 
 
 def load_config(schema: type[Config], name: str, overrides: Sequence[str]) -> Config:

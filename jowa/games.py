@@ -160,7 +160,7 @@ def custom_game(name: str) -> CustomGame | None:
 
 def is_game(name: str) -> bool:
     """Whether it is one of the 60 games or a registered one."""
-    return name in (*GAMES, *_registered)
+    return isinstance(name, str) and (name in GAMES or name in _registered)
 
 
 def num_tasks() -> int:

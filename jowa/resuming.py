@@ -21,8 +21,8 @@ FREE = re.compile(
     r"out|resume|dry_run|ckpt|size|data\.(path|selection)|(tokenizer\.)?perceptual_weights"
     r"|stage\d*\.steps"
     # How it is computed, watched and kept.
-    r"|training\.(micro_batch|device|threads|compile|logger|log_every|validate_every|validation_sequences|picture_every"
-    r"|checkpoint_every|keep_checkpoints)|evaluation\.\w+"
+    r"|training\.(micro_batch|device|threads|compile|logger|log_every|look_first|validate_every|validation_sequences"
+    r"|picture_every|checkpoint_every|keep_checkpoints)|evaluation\.\w+|arms|seeds"
 )
 """Keys that may change when a run goes on; all others fix its result."""
 

@@ -13,9 +13,13 @@ import numpy as np
 import torch
 from small_learner import padded_batch, small_learner
 
+from jowa.training.adaptation import AdaptationConfig, adapt
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution, distributed
 from jowa.training.finite import FiniteGuard
+from jowa.training.imagination import Imagination
+from jowa.training.imagination_config import NEVER, ImaginationConfig
+from jowa.training.learner import Learner
 from jowa.training.loop import Run, train_step
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
@@ -33,6 +37,15 @@ class Case:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     micro_batch: int | None = None
     model: dict[str, Any] = field(default_factory=dict)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+    imagination: ImaginationConfig = NEVER
+    lengths: list[int] = field(default_factory=lambda: LENGTHS)
+
+    def learner(self, ranks: int = 1) -> Learner:
+        learner = small_learner(self.objective, ranks=ranks, **self.model)
+        learner.adaptation = self.adaptation
+        adapt(learner.model, self.adaptation, seed=0)
+        return learner
 
 
 STAGE_1 = StageConfig(tokenizer_frames=3 * BATCH + 5, learning_rate=1e-3, tokenizer_learning_rate=1e-3, warmup_steps=3)
@@ -52,7 +65,22 @@ CASES = {
     "Q apart from the trunk": Case(STAGE_2, ObjectiveConfig(q_shapes_backbone=False)),
     "Q alone, apart from the trunk": Case(Q_ALONE, ObjectiveConfig(q_shapes_backbone=False)),
     "Q alone": Case(Q_ALONE),
+    "heads": Case(STAGE_2, adaptation=AdaptationConfig("heads")),
+    "lora": Case(STAGE_2, adaptation=AdaptationConfig("lora", rank=2)),
 }
+LESS_UNEQUAL = [8] * 12 + [4, 1] + [2, 1, 3, 8, 5, 1, 7] * 2
+"""None is without a step from which to imagine."""
+WITH_TOKENIZER = replace(STAGE_2, tokenizer_frames=2 * BATCH)
+IMAGINING = {
+    "cql": Case(STAGE_2, imagination=ImaginationConfig(1, replay=20), lengths=LESS_UNEQUAL),
+    "cql in micro-batches": Case(
+        STAGE_2, imagination=ImaginationConfig(1, replay=20), lengths=LESS_UNEQUAL, micro_batch=2
+    ),
+    "combo, tokenizer too": Case(
+        WITH_TOKENIZER, ObjectiveConfig(conservative="combo"), imagination=ImaginationConfig(0), lengths=LESS_UNEQUAL
+    ),
+}
+"""Half imagined from a step on."""
 
 
 class UnequalData:
@@ -60,8 +88,8 @@ class UnequalData:
 
     length = 8
 
-    def __init__(self, codes: bool, combo: bool) -> None:
-        self.whole = padded_batch(LENGTHS, codes=codes)
+    def __init__(self, codes: bool, combo: bool, lengths: list[int]) -> None:
+        self.whole = padded_batch(lengths, codes=codes)
         if combo:
             self.whole = replace(self.whole, imagined=torch.arange(BATCH) % 3 == 0)
 
@@ -70,13 +98,13 @@ class UnequalData:
 
     def batch(self, *of: Any) -> Any:
         if isinstance(of[0], np.ndarray):
-            return self.whole._map(lambda part: part[torch.from_numpy(of[0])])
+            return self.whole.map(lambda part: part[torch.from_numpy(of[0])])
         return np.random.default_rng(of[0]).permutation(BATCH) if of[0] else np.arange(BATCH)
 
 
 def five_steps(case: Case, distribution: Distribution, folder: Path, steps: int = STEPS) -> dict[str, Any]:
     """This process's weights after the steps, its first gradients, and every step's metrics of all processes."""
-    learner = small_learner(case.objective, ranks=distribution.ranks, **case.model)
+    learner = case.learner(distribution.ranks)
     if torch.Tensor.float is torch.Tensor.double:
         learner.double()
     learner.begin(case.stage)
@@ -85,10 +113,12 @@ def five_steps(case: Case, distribution: Distribution, folder: Path, steps: int 
     optimizers = Optimizers(learner, case.stage, config)
     wrapped, guard = distribution.wrap(learner), FiniteGuard(distribution)
     run = Run(folder, 0, config, distribution, MetricsLog(folder, active=False), {})
-    data: Any = UnequalData(not case.stage.trains_tokenizer, case.objective.conservative == "combo")
+    combo = case.objective.conservative == "combo" and case.imagination == NEVER
+    data: Any = UnequalData(not case.stage.trains_tokenizer, combo, case.lengths)
+    imagination = Imagination(case.imagination, learner, distribution)
     metrics, gradients = [], {}
-    parts = parts_of_steps(data, range(steps), "stage", case.stage, config, 0, distribution)
-    for step, mine in enumerate(parts):
+    parts = parts_of_steps(data, range(steps), "stage", case.stage, config, 0, distribution, case.imagination)
+    for step, mine in enumerate(imagination.complete(of, 0, "stage", step) for step, of in enumerate(parts)):
         shares, _ = train_step(run, "stage", step, wrapped, optimizers, guard, mine)
         metrics.append({key: distribution.sum(value.clone()) for key, value in shares.items()})
         if step == 1:
@@ -96,7 +126,7 @@ def five_steps(case: Case, distribution: Distribution, folder: Path, steps: int 
         gradients = gradients or {n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None}
     assert guard.failure() is None
     weights = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
-    return {"weights": weights, "gradients": gradients, "metrics": metrics}
+    return {"weights": weights, "gradients": gradients, "metrics": metrics, "replay": imagination.state()}
 
 
 def in_double(case: Case, distribution: Distribution, folder: Path) -> dict[str, Any]:
@@ -105,7 +135,7 @@ def in_double(case: Case, distribution: Distribution, folder: Path) -> dict[str,
         return five_steps(case, distribution, folder, steps=3)
 
 
-def process(rank: int, ranks: int, port: int, folder: Path) -> None:
+def process(rank: int, ranks: int, port: int, folder: Path, cases: dict[str, Case] = CASES) -> None:
     """What each of several processes does: all cases; rank r leaves its results in <folder>/<r>.pt."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
@@ -114,7 +144,7 @@ def process(rank: int, ranks: int, port: int, folder: Path) -> None:
     with distributed("cpu") as distribution:
         results = {
             name: {"double": in_double(case, distribution, folder), "single": five_steps(case, distribution, folder)}
-            for name, case in CASES.items()
+            for name, case in cases.items()
         }
         torch.save(results, folder / f"{rank}.pt")
 

@@ -91,10 +91,10 @@ def test_a_narrow_beam_is_the_plain_one_ties_included(
         beam = beam_search(world.imagine, world.root(int(states[n])), allowed(legal, n), search)
         assert plan.actions[n].item() == beam[0].actions[0]
         assert plan.scores[n, : len(beam)].tolist() == [future.score for future in beam]
-        assert plan.first_actions[n, : len(beam)].tolist() == [future.actions[0] for future in beam]
         for row, future in enumerate(beam):
             imagined = future.states[: future.matters]
             part = n, row, slice(future.matters)
+            assert plan.future_actions[part].tolist() == list(future.actions[: future.matters])
             assert plan.frames[part][:, 0].tolist() == [state.place for state in imagined]
             assert plan.rewards[part].tolist() == [state.reward for state in imagined]
             assert plan.continuations[part].tolist() == [1.0 - state.ended for state in imagined]
@@ -126,7 +126,7 @@ def test_no_horizon_is_the_best_legal_action(seed: int, planner: Greedy | BeamSe
         assert plan.actions[n].item() == min(a for a in allowed(legal, n) if q[a].item() == best)
         assert plan.scores[n].tolist() == [best]
         assert torch.equal(plan.root_q[n], q)
-    assert torch.equal(plan.first_actions[:, 0], plan.actions)
+    assert torch.equal(plan.first_actions[:, 0], plan.actions) and plan.future_actions.shape == (5, 1, 0)
 
 
 def test_termination_changes_the_choice_only_when_respected() -> None:
@@ -261,7 +261,7 @@ def test_only_the_best_future_spreads_its_tolerance() -> None:
     scores = torch.tensor([[1.0, 1.45, 1.5, 0.96, float("-inf")]])
     ids = torch.arange(5)[None]
     steps = torch.zeros(1, 5, 1)
-    beam = Beam(ids[:, :, None], torch.zeros(1, 5, 2), scores, scores, scores, ids, steps, steps)
-    assert beam.best(4, 0.1).first_actions.tolist() == [[1, 2, 0, 3]]
-    assert beam.best(4, 0.0).first_actions.tolist() == [[2, 1, 0, 3]]
+    beam = Beam(ids[:, :, None], torch.zeros(1, 5, 2), scores, scores, scores, ids[:, :, None], steps, steps)
+    assert beam.best(4, 0.1).actions[:, :, 0].tolist() == [[1, 2, 0, 3]]
+    assert beam.best(4, 0.0).actions[:, :, 0].tolist() == [[2, 1, 0, 3]]
     assert beam.best(2, 0.1).scores.tolist() == [[scores[0, 1].item(), 1.5]]

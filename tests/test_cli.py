@@ -100,7 +100,7 @@ MISTAKES = {
     f"{EVALUATE} planner.widht=3": ("'planner.widht'", "did you mean 'planner.width'?"),
     f"{RECORD} gmae=[Pong]": ("'gmae'", "did you mean 'game'?"),
     # Values
-    "finetune": ("A value is missing: give game=… and ckpt=…",),
+    "finetune": ("A value is missing: give game=… (or env=…) and ckpt=…",),
     "finetune ckpt={run}": ("give game=…",),
     "evaluate": ("A value is missing: give ckpt=…",),
     f"{PRETRAIN} training.batch_size=": ("'training.batch_size'", "Integer"),
@@ -115,7 +115,7 @@ MISTAKES = {
     f"{PRETRAIN} resume=true": ("resume=true", "resume=auto"),
     f"{PRETRAIN} resume=": ("resume=auto", "resume=no"),
     f"{PRETRAIN} resume=perhaps": ("no run in perhaps", "config.yaml"),
-    "finetune resume=auto": ("A value is missing: give game=… and ckpt=…",),
+    "finetune resume=auto": ("A value is missing: give game=… (or env=…) and ckpt=…",),
     "finetune resume={run}": ("no configuration of this program", "choose another run"),
     f"{PRETRAIN} out=${{{{nothing}}}}": ("'out'", "'nothing'"),
     f"{EVALUATE} episodes=few": ("'episodes'", "'few'"),
@@ -166,7 +166,7 @@ MISTAKES = {
     f"{PRETRAIN} data.games=[Boxing]": ("no recorded episodes of Boxing", "data.path"),
     f"{PRETRAIN} data.games=[Pong,Pong]": ("data.games names a game twice",),
     f"{PRETRAIN} training.batch_size=1000": ("fewer than one batch of 1000", "training.batch_size"),
-    f"{FINETUNE} game=Boxing": ("no recorded episodes of Boxing",),
+    f"{FINETUNE} game=Boxing": ("needs recorded episodes of Boxing",),
     # Sizes
     f"{PRETRAIN} model.heads=3": ("model.heads=3", "model.width=32"),
     f"{PRETRAIN} model.heads=64": ("model.heads=64", "model.width=32"),

@@ -14,7 +14,6 @@ import torch
 from launch import launch
 from processes import CASES, LENGTHS, five_steps, free_port, in_double, process
 from safetensors.torch import load_file
-from small_learner import small_learner
 from tiny_store import pretrain_run
 from torch import Tensor, multiprocessing
 
@@ -70,6 +69,8 @@ TRAINED = {
     "stage 2, tokenizer too": {"tokenizer", "model.q_networks", "model.trunk", "model.reward_head"},
     "Q alone, apart from the trunk": {"model.q_networks"},
     "Q alone": {"model.q_networks", "model.trunk"},
+    "heads": {"model.q_networks", "model.reward_head"},
+    "lora": {"model.q_networks", "model.trunk", "model.reward_head"},
 }
 
 
@@ -86,7 +87,7 @@ def test_several_processes_train_as_one_on_the_joined_batch(several: list[dict[s
 
 @pytest.mark.parametrize("name", CASES)
 def test_in_single_precision_losses_and_weights_agree_too(several: list[dict[str, Results]], name: str) -> None:
-    expected, start = undivided(name, "single"), small_learner(**CASES[name].model).state_dict()
+    expected, start = undivided(name, "single"), CASES[name].learner().state_dict()
     moved = norm(tensor - start[key] for key, tensor in expected["weights"].items())
     for results in several:
         ours = results[name]["single"]

@@ -42,7 +42,7 @@ def same(a: Plan, b: Plan) -> None:
     assert torch.equal(a.actions, b.actions) and torch.equal(a.first_actions, b.first_actions)
     assert torch.allclose(a.scores, b.scores, atol=1e-5) and torch.allclose(a.root_q, b.root_q, atol=1e-5)
     kept = a.scores > -torch.inf
-    for part in ("frames", "rewards", "continuations"):
+    for part in ("future_actions", "frames", "rewards", "continuations"):
         assert torch.equal(getattr(a, part)[kept], getattr(b, part)[kept])
 
 

@@ -196,7 +196,7 @@ def is_tree(plan: Plan, row: int, plain: PlainSearch) -> bool:
     tried = [(i, plain.root.children[action]) for i, action in enumerate(ranked) if action in plain.measures()]
     return (
         plan.actions[row].item() == ranked[0]
-        and plan.first_actions[row].tolist() == list(ranked)
+        and plan.first_actions[row].tolist() == plan.future_actions[row, :, 0].tolist() == list(ranked)
         and close(plan.scores[row], measures)
         and all(
             plan.frames[row, i, 0].tolist() == child.state.frame and plan.rewards[row, i, 0].item() == child.reward

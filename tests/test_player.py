@@ -47,7 +47,8 @@ class Notebook:
         present = context.codes[torch.arange(len(context.tasks)), context.lengths - 1]
         actions = (present[:, 0] * 3 + present[:, 1]) % 18
         empty = torch.zeros(len(actions), 1)
-        return Plan(actions, empty, empty, actions[:, None], *[empty[:, :, None]] * 3)
+        first = actions[:, None]
+        return Plan(actions, empty, empty, first, first[:, :, None], *[empty[:, :, None]] * 3)
 
 
 class History:

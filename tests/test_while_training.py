@@ -39,7 +39,7 @@ def test_a_run_plays_and_learns_the_same(tiny_data: Path, tmp_path: Path) -> Non
 
 
 def test_without_known_scores_the_loss_chooses_the_best(tmp_path: Path) -> None:
-    run = pretrain_run(write_store(tmp_path / "data", ("AirRaid",)), tmp_path / "run", *PLAY, "stage1.steps=1")
+    run = pretrain_run(write_store(tmp_path / "data", ("AirRaid", "Pooyan")), tmp_path / "run", *PLAY, "stage1.steps=1")
     assert not played(run) and "evaluation/AirRaid/return" in (run / "metrics.jsonl").read_text()
     assert read_best(run)["stage2"]["metric"] == "held_out/total"
 
@@ -55,7 +55,8 @@ def test_three_processes_share_two_games(tiny_data: Path, tmp_path: Path) -> Non
 
 
 def test_scores_of_games_without_a_human_one() -> None:
-    assert "evaluation/score" not in scores({"AirRaid": 5.0})
+    assert scores({"AirRaid": 5.0})["evaluation/score"] == 5.0
+    assert "evaluation/score" not in scores({"AirRaid": 5.0, "Pooyan": 7.0})
     both = scores({"AirRaid": 5.0, "Pong": 21.0})
     assert both["evaluation/score"] == both["evaluation/Pong/human_normalised"] > 1
 

@@ -58,7 +58,8 @@ def pretrain_run(data: Path, out: Path, *changes: str) -> Path:
 
 def finetune_run(data: Path, out: Path, ckpt: Path, *changes: str) -> Path:
     """A finished finetuning run on Pong in `out`, four steps of four sequences unless changed."""
-    small = ["stage.steps=4", "stage.tokenizer_frames=8", "training.batch_size=4", "training.checkpoint_every=2"]
+    small = ["stage.steps=4", "stage.tokenizer_frames=8", "training.batch_size=4", "training.checkpoint_every=2",
+             "evaluation.every=0"]  # fmt: skip
     overrides = [f"data.path={data}", f"out={out}", f"ckpt={ckpt}", "game=Pong", "training.threads=1", *small, *changes]
     finetune.main(load_config(finetune.FinetuneConfig, "finetune", overrides))
     return out

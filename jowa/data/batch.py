@@ -28,6 +28,9 @@ class Batch:
         valid: (B, L) bool, True where the row is a real step and not padding.
         tasks: (B,) int64 task ids, the games' indices in alphabetical order.
         imagined: (B,) bool, True for sequences a model dreamed; None when all are real.
+        taken: (B, L) bool, True where the action was really chosen, by the data or by a planner; None where all valid
+            rows' were. An imagined sequence's last frame is valid, since the step before led there, but nothing was
+            done in it.
     """
 
     frames: Tensor | None
@@ -38,6 +41,12 @@ class Batch:
     valid: Tensor
     tasks: Tensor
     imagined: Tensor | None = None
+    taken: Tensor | None = None
+
+    @property
+    def steps(self) -> Tensor:
+        """(B, L) bool: the rows at which something was done."""
+        return self.valid if self.taken is None else self.taken
 
     def __len__(self) -> int:
         """B, the number of sequences."""
@@ -45,18 +54,39 @@ class Batch:
 
     def __getitem__(self, rows: slice) -> Batch:
         """Some of the sequences."""
-        return self._map(lambda part: part[rows])
+        return self.map(lambda part: part[rows])
+
+    def beside(self, other: Batch) -> Batch:
+        """These sequences, then the other's of the same length, without frames; with codes if both carry them."""
+
+        def both(name: str) -> Tensor:
+            return torch.cat([getattr(self, name), getattr(other, name)])
+
+        none = torch.zeros_like(self.tasks, dtype=torch.bool), torch.zeros_like(other.tasks, dtype=torch.bool)
+        dreamed = [none[n] if part.imagined is None else part.imagined for n, part in enumerate((self, other))]
+        return Batch(
+            frames=None,
+            codes=None if self.codes is None or other.codes is None else both("codes"),
+            **{name: both(name) for name in ("actions", "rewards", "ends", "valid", "tasks")},
+            imagined=torch.cat(dreamed),
+            taken=both("steps"),
+        )
+
+    def first_steps(self, length: int) -> Batch:
+        """The sequences' first `length` steps."""
+        return self.map(lambda part: part if part.dim() == 1 else part[:, :length])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device; frames stay uint8, codes become int64 there, as losses want them."""
-        moved = self._map(lambda part: part.to(device, non_blocking=non_blocking))
+        moved = self.map(lambda part: part.to(device, non_blocking=non_blocking))
         return moved if moved.codes is None else dataclasses.replace(moved, codes=moved.codes.long())
 
     def pin_memory(self) -> Batch:
         """The same batch in memory that a GPU can copy from while it works."""
-        return self._map(Tensor.pin_memory)
+        return self.map(Tensor.pin_memory)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with all its tensors changed."""
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
         return Batch(**changed)

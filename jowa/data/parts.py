@@ -143,15 +143,15 @@ def register_from_store(store: Path | str, game: str) -> None:
     Raises:
         UserError: the parts are of different environments, or of another than the name stands for here.
     """
-    # A list in a list of games is for `check_game` to refuse.
-    if isinstance(game, str) and game not in GAMES:
+    if game not in GAMES:
         for spec in _environments(store, game):
             register(CustomGame.of(spec))
 
 
 def check_stored_game(store: Path | str, game: str) -> str:
     """`check_game` for a game that may be known by its episodes in a store alone."""
-    register_from_store(store, game)
+    if isinstance(game, str):
+        register_from_store(store, game)
     return check_game(game)
 
 

@@ -17,6 +17,7 @@ from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
 from jowa.evaluation.function_player import load_function, names_function
 from jowa.games import GAMES, HELD_OUT_GAMES, PRETRAINING_GAMES, custom_game, is_game
+from jowa.models.hub import PREFIX
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
 from jowa.training.distribution import choose_device
@@ -145,6 +146,8 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
 def names_agent(policy: str) -> bool:
     """Whether it is a path, existing or meant to be: without a sign of that it is a mistyped name."""
     path = Path(policy).expanduser()
+    if policy.startswith(PREFIX):
+        return True
     return policy not in POLICIES and (len(path.parts) > 1 or path.suffix in (".pt", ".pth") or path.exists())
 
 

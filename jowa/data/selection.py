@@ -69,22 +69,22 @@ class GameSelection:
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen episodes of some games; `source` is the file they come from, for messages."""
+    """Chosen episodes of some games; `source` is the setting they come from, for messages."""
 
     games: Mapping[str, GameSelection]
-    source: str = "the selection"
+    source: str = "data.selection"
 
     def check(self, store: EpisodeStore) -> None:
         """Raises UserError unless it has episodes of every game of the store, and the store still holds those."""
         for game in store.games:
             if game not in self.games:
                 raise UserError(
-                    f"data.selection={self.source} has no episodes of {game}: set data.games to games it has "
+                    f"{self.source} has no episodes of {game}: set data.games to games it has "
                     f"({', '.join(self.games)}), or select anew with `python -m jowa.data.select`."
                 )
             if self.games[game].fingerprint != store.fingerprint(game):
                 raise UserError(
-                    f"data.selection={self.source} was made from other data of {game} than {store.folder} holds now: "
+                    f"{self.source} was made from other data of {game} than {store.folder} holds now: "
                     "select anew with `python -m jowa.data.select`, or set data.path to the data it was made from."
                 )
 
@@ -107,8 +107,19 @@ def check_rules(rules: Rules) -> None:
         raise UserError(f"quality={rules.quality} takes the best episodes in turn: set replacement=false with it.")
 
 
-def choose(store: EpisodeStore, game: str, rules: Rules) -> GameSelection:
+def choose(
+    store: EpisodeStore, game: str, rules: Rules, among: NDArray[np.int64] | None = None,
+    at_most: bool = False, prefix: str = "",
+) -> GameSelection:  # fmt: skip
     """Choose whole episodes of a game until `rules.transitions` agent steps are reached.
+
+    Args:
+        store: where the episodes are.
+        game: ALE name.
+        rules: how they are chosen.
+        among: (n,) the episodes to choose from, all if None.
+        at_most: take all there are where they hold fewer transitions, instead of refusing.
+        prefix: of the configuration's keys that hold the rules, for messages.
 
     Raises:
         UserError: the game has fewer runs than wanted, or they hold too few transitions; no checkpoints are known of
@@ -121,17 +132,24 @@ def choose(store: EpisodeStore, game: str, rules: Rules) -> GameSelection:
     runs = sorted(available, key=lambda run: _lot(rules.seed, game, "run", run))[: rules.runs]
     in_runs = np.array([part.provenance.get("run") in runs for part in parts])
     candidates = np.flatnonzero(in_runs[table.parts])
+    if among is not None:
+        candidates = candidates[np.isin(candidates, among)]
     if rules.replacement:
         episodes = _draw(candidates, table.lengths, game, rules)
+    elif at_most and table.lengths[candidates].sum() < rules.transitions:
+        episodes = candidates
     else:
-        episodes = _take(candidates[_ranking(store, game, candidates, rules)], table.lengths, game, rules)
+        ranked = candidates[_ranking(store, game, candidates, rules, prefix)]
+        episodes = _take(ranked, table.lengths, game, rules)
     chosen = np.sort(episodes).astype(np.int64)
     return GameSelection(
         store.fingerprint(game), tuple(sorted(runs, key=_run_key)), chosen, int(table.lengths[chosen].sum())
     )
 
 
-def _ranking(store: EpisodeStore, game: str, candidates: NDArray[np.int64], rules: Rules) -> NDArray[np.int64]:
+def _ranking(
+    store: EpisodeStore, game: str, candidates: NDArray[np.int64], rules: Rules, prefix: str
+) -> NDArray[np.int64]:
     """Positions of the candidates, the one to take first first."""
     table = store.tables[game]
     lots = np.array([_lot(rules.seed, game, "episode", number) for number in candidates.tolist()])
@@ -141,7 +159,10 @@ def _ranking(store: EpisodeStore, game: str, candidates: NDArray[np.int64], rule
         checkpoints = [part.provenance.get("checkpoint") for part in store.parts(game)]
         of_candidates = [checkpoints[part] for part in table.parts[candidates].tolist()]
         if not all(isinstance(checkpoint, int) for checkpoint in of_candidates):
-            raise UserError(f"quality=last needs checkpoints, some data of {game} have none: set quality=all or top.")
+            raise UserError(
+                f"{prefix}quality=last needs checkpoints, some data of {game} have none: set {prefix}quality=all or "
+                "top."
+            )
         return np.lexsort((lots, -np.array(of_candidates)))
     return np.argsort(lots)
 
@@ -201,7 +222,7 @@ def read_selection(path: Path | str, store: EpisodeStore) -> Selection:
         raise UserError(
             f"data.selection={path} can't be read ({reason}): make it with `python -m jowa.data.select`."
         ) from error
-    selection = Selection(games, str(path))
+    selection = Selection(games, f"data.selection={path}")
     selection.check(store)
     for game in store.games:
         chosen, lengths = games[game], store.tables[game].lengths

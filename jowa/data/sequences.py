@@ -19,7 +19,7 @@ from jowa.data.selection import Selection
 from jowa.data.split import Split, select_episodes
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
-from jowa.games import task_id
+from jowa.games import legal_mask, task_id
 
 PADS = ("right", "left")
 
@@ -250,6 +250,20 @@ def check_rewards(store: EpisodeStore) -> None:
             raise _bad_reward(store, game, int(bad[0]))
 
 
+def check_actions(store: EpisodeStore) -> None:
+    """Raises UserError naming the first row of a game whose action the game doesn't have."""
+    for game in store.games:
+        actions, legal = store.column(game, "actions"), legal_mask(game)
+        beyond = np.flatnonzero((actions >= len(legal)) | ~legal[np.minimum(actions, len(legal) - 1)])
+        if len(beyond):
+            known = ", ".join(map(str, np.flatnonzero(legal)))
+            raise UserError(
+                f"{game} in {store.folder} was played with action {actions[beyond[0]]} (row {beyond[0]}), but the "
+                f"game's actions are {known}: these episodes are of another game or another set of actions, record or "
+                "import them anew."
+            )
+
+
 def _bad_reward(store: EpisodeStore, game: str, row: int) -> UserError:
     return UserError(
         f"{game} in {store.folder} has a reward that is {store.column(game, 'rewards')[row]} (row {row}): check the "
@@ -268,7 +282,7 @@ def _episodes(
     kept = chosen[np.isin(chosen, in_split)]
     if not len(kept):
         raise UserError(
-            f"data.selection={selection.source} has only held-out episodes of {game}: lower data.holdout, or select "
+            f"{selection.source} has only held-out episodes of {game}: lower data.holdout, or select "
             "more of them with `python -m jowa.data.select`."
         )
     return kept

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.nn.utils import parametrize
 
 from jowa.envs.environments import check_playable
 from jowa.envs.protocol import ProtocolConfig
@@ -61,8 +62,7 @@ def evaluation_hook(
 ) -> Hook:
     """A hook that plays the games, shared among the processes.
 
-    It returns every game's mean return and `evaluation/score`: the mean over games of the human-normalised score, of
-    those games that have one.
+    It returns every game's mean return and, where there is one, `evaluation/score`.
     """
     mode = PLANNING if config.planning else NO_PLANNING
     protocol = ProtocolConfig(max_episode_frames=config.max_episode_frames)
@@ -76,7 +76,9 @@ def evaluation_hook(
         agent = Agent(learner.tokenizer, learner.model, {})
         mine = games[distribution.rank :: distribution.ranks]
         planners = planners_of(mode, planner, agent, games)
-        episodes = play_mode(mode, agent, mine, planners, rules, distribution.device, progress=False).episodes
+        # Low-rank additions are merged once, not at every decision.
+        with parametrize.cached():
+            episodes = play_mode(mode, agent, mine, planners, rules, distribution.device, progress=False).episodes
         returns: dict[str, list[float]] = {game: [] for game in games}
         for episode in (episode for share in distribution.gather(episodes) for episode in share):
             returns[episode.game].append(episode.episode_return)
@@ -86,7 +88,10 @@ def evaluation_hook(
 
 
 def scores(means: dict[str, float]) -> dict[str, float]:
-    """Mean returns by game, and their mean human-normalised score where there is one."""
+    """Mean returns by game, and what they are summed up in: the mean human-normalised score of the games that have one.
+
+    A single game that has none is summed up in its mean return; several can't be added up.
+    """
     values = {f"evaluation/{game}/return": mean for game, mean in means.items()}
     normalised = []
     for game, mean in means.items():
@@ -94,4 +99,6 @@ def scores(means: dict[str, float]) -> dict[str, float]:
         if known.random is not None and known.human is not None:
             normalised.append((mean - known.random) / (known.human - known.random))
             values[f"evaluation/{game}/human_normalised"] = normalised[-1]
+    if not normalised and len(means) == 1:
+        normalised = list(means.values())
     return values | ({SCORE: float(np.mean(normalised))} if normalised else {})

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from jowa.errors import UserError
 from jowa.files import sync_file, write_json
 from jowa.games import GAMES, register_rows, registered
+from jowa.models.low_rank import merged_state
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 
@@ -40,9 +41,9 @@ def save_agent(folder: Path, tokenizer: Tokenizer, model: WorldActionModel, fact
 
 
 def agent_tensors(tokenizer: Tokenizer, model: WorldActionModel) -> dict[str, Tensor]:
-    """What the weights' file holds, where the modules hold it."""
+    """What the weights' file holds, where the modules hold it; low-rank additions are merged into their maps."""
     tensors = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
-    return tensors | {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    return tensors | {f"model.{name}": tensor for name, tensor in merged_state(model).items()}
 
 
 def describe(tokenizer: Tokenizer, model: WorldActionModel) -> dict[str, Any]:

@@ -9,16 +9,19 @@ from torch import Tensor
 from jowa.models.q_ensemble import ensemble_mean
 
 
-def td_masks(ends: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """ends, valid (B, L) → steps with a valid successor, and terminal steps; a cut sequence's last step is neither."""
+def td_masks(ends: Tensor, valid: Tensor, taken: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """ends, valid (B, L) → steps with a valid successor, and terminal steps; a cut sequence's last step is neither.
+
+    taken (B, L) bool: the steps at which something was done, all valid ones if None; others are neither.
+    """
     next_valid = F.pad(valid[:, 1:], (0, 1), value=False)
-    terminal = valid & ends
-    return valid & next_valid & ~ends, terminal
+    taken = valid if taken is None else taken
+    return taken & next_valid & ~ends, taken & ends
 
 
-def td_count(ends: Tensor, valid: Tensor) -> Tensor:
+def td_count(ends: Tensor, valid: Tensor, taken: Tensor | None = None) -> Tensor:
     """How many steps the TD losses sum over in each sequence, (B,)."""
-    follows, terminal = td_masks(ends, valid)
+    follows, terminal = td_masks(ends, valid, taken)
     return (follows | terminal).sum(1)
 
 
@@ -33,13 +36,14 @@ def c51_loss(
     support: Tensor,
     gamma: float,
     weights: Tensor | None = None,
+    taken: Tensor | None = None,
 ) -> Tensor:
     """Each sequence's sum over steps, (B,), of the cross-entropy to the projected target; divide by `td_count`.
 
     logits, target_logits (E, B, L, A, Z); actions, rewards (signs), ends, valid (B, L); legal (B, A) bool;
-    support (Z,); weights (E,): one convex combination for the random ensemble mixture.
+    support (Z,); weights (E,): one convex combination for the random ensemble mixture; taken as in `td_masks`.
     """
-    follows, terminal = td_masks(ends, valid)
+    follows, terminal = td_masks(ends, valid, taken)
     probabilities = ensemble_mean(logits.float().softmax(-1), weights)
     prediction = take_action(probabilities, actions)
     with torch.no_grad():
@@ -62,12 +66,13 @@ def mse_loss(
     legal: Tensor,
     gamma: float,
     weights: Tensor | None = None,
+    taken: Tensor | None = None,
 ) -> Tensor:
     """Each sequence's sum over steps of half the squared TD error, (B,).
 
     values, target_values (E, B, L, A); the rest as in `c51_loss`.
     """
-    follows, terminal = td_masks(ends, valid)
+    follows, terminal = td_masks(ends, valid, taken)
     prediction = take_action(ensemble_mean(values.float(), weights)[..., None], actions)[..., 0]
     with torch.no_grad():
         target = ensemble_mean(target_values.float(), weights)

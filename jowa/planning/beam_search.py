@@ -26,7 +26,7 @@ class Beam:
         scores: (N, R), -inf for dead rows.
         returns: (N, R), discounted imagined rewards so far.
         alive: (N, R), product of the continuations so far: 0 after a predicted end (always 1 if ends are ignored).
-        first_actions: (N, R) int64.
+        actions: (N, R, t) int64, that lead along each future.
         rewards: (N, R, t)
         continuations: (N, R, t), as predicted, whether ends are ignored or not.
     """
@@ -36,7 +36,7 @@ class Beam:
     scores: Tensor
     returns: Tensor
     alive: Tensor
-    first_actions: Tensor
+    actions: Tensor
     rewards: Tensor
     continuations: Tensor
 
@@ -44,8 +44,9 @@ class Beam:
     def at(cls, root: Nodes) -> Beam:
         """One future an environment, of no steps."""
         zeros, none = torch.zeros_like(root.reward), root.reward[:, :, None][:, :, :0]
+        no_ids = root.ids[:, :, None][:, :, :0]
         return cls(
-            root.ids[:, :, None][:, :, :0], root.q, zeros, zeros, torch.ones_like(zeros), root.ids, none, none
+            no_ids, root.q, zeros, zeros, torch.ones_like(zeros), no_ids, none, none
         )
 
     def rows(self, index: Tensor) -> Beam:
@@ -119,8 +120,8 @@ class BeamSearch:
         count, rows, steps = beam.ids.shape
         frames = dream.codes(beam.ids.flatten(1)).view(count, rows, steps, -1)
         return Plan(
-            beam.first_actions[:, 0], root.q[:, 0], beam.scores, beam.first_actions, frames, beam.rewards,
-            beam.continuations,
+            beam.actions[:, 0, 0], root.q[:, 0], beam.scores, beam.actions[:, :, 0], beam.actions, frames,
+            beam.rewards, beam.continuations,
         )  # fmt: skip
 
     def _candidates(self, dream: Dream, beam: Beam, leaves: Tensor, legal: Tensor, step: int) -> Beam:
@@ -146,7 +147,7 @@ class BeamSearch:
             scores.masked_fill(~possible.flatten(1), float("-inf")),
             returns,
             alive,
-            actions.flatten(1) if step == 0 else parents.first_actions,
+            torch.cat((parents.actions, actions.flatten(1)[:, :, None]), dim=2),
             torch.cat((parents.rewards, nodes.reward[:, :, None]), dim=2),
             torch.cat((parents.continuations, nodes.continuation[:, :, None]), dim=2),
         )

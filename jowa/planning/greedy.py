@@ -30,4 +30,5 @@ def greedy_plan(dream: Dream, root: Nodes, legal: Tensor) -> Plan:
     values, order = legal_q(root.q[:, 0], legal).sort(dim=-1, descending=True, stable=True)
     frames = dream.codes(root.ids)[:, :, None][:, :, :0]
     nothing = root.reward[:, :, None][:, :, :0]
-    return Plan(order[:, 0], root.q[:, 0], values[:, :1], order[:, :1], frames, nothing, nothing)
+    first = order[:, :1]
+    return Plan(order[:, 0], root.q[:, 0], values[:, :1], first, first[:, :, None][:, :, :0], frames, nothing, nothing)

@@ -233,8 +233,8 @@ class MonteCarloTreeSearch:
         rewards, continuations = (part[:, 0].gather(1, order) for part in (trees.reward, trees.continuation))
         continuations = continuations.masked_fill(never.gather(1, order), 1.0)
         return Plan(
-            order[:, 0], root.q[:, 0], scores, order, dream.codes(ids)[:, :, None], rewards[:, :, None],
-            continuations[:, :, None],
+            order[:, 0], root.q[:, 0], scores, order, order[:, :, None], dream.codes(ids)[:, :, None],
+            rewards[:, :, None], continuations[:, :, None],
         )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ class Plan:
         scores: (N, R) float, the values of the futures kept to the end, best first; -inf where an environment had
             fewer than R. Greedy play keeps one, a tree search one a first action, by the measure it chooses by.
         first_actions: (N, R) int64, the action each of these futures begins with.
+        future_actions: (N, R, H) int64, all actions along each future.
         frames: (N, R, H, K) int64, the codes imagined along each future. H is 0 in greedy play and 1 in a tree search,
             whose futures are the first action's step; an action never tried has the present frame there.
         rewards: (N, R, H) float, of the steps to these frames; 0 for an action never tried.
@@ -31,6 +32,7 @@ class Plan:
     root_q: Tensor
     scores: Tensor
     first_actions: Tensor
+    future_actions: Tensor
     frames: Tensor
     rewards: Tensor
     continuations: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from torch import Tensor
 
 from jowa.errors import UserError
 from jowa.files import put_aside, sync_file, sync_folder, write_json
-from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_weights, read_description, write_agent
+from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_weights, read_description, save_tensors, write_agent
+from jowa.training.adaptation import ADAPTERS
 from jowa.training.learner import Learner
 from jowa.training.optimization import Optimizers
 
 FOLDER = "checkpoints"
 OPTIMIZERS = "optimizers.pt"
+REPLAY = "imagined.safetensors"
 MANIFEST = "manifest.json"
 BEST = "best.json"
 
@@ -38,12 +40,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint will hold: contiguous tensors on the CPU that nobody else writes to."""
+    """What a checkpoint will hold: contiguous tensors on the CPU that nobody else writes to.
+
+    adapters: of low-rank additions, which `tensors` has merged, what it takes to go on training them.
+    replay: the imagined sequences that training draws from; where there are none the checkpoint has no file of them.
+    """
 
     place: Place
     tensors: dict[str, Tensor]
     description: dict[str, Any]
     optimizers: dict[str, Any]
+    adapters: dict[str, Tensor] = field(default_factory=dict)
+    replay: dict[str, Tensor] = field(default_factory=dict)
 
 
 def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
@@ -61,10 +69,14 @@ def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
     try:
         temporary.mkdir()
         write_agent(temporary, snapshot.tensors, snapshot.description)
+        if snapshot.adapters:
+            save_tensors(temporary / ADAPTERS, snapshot.adapters)
         # Given a path, torch.save would hide why the file can't be written.
         with (temporary / OPTIMIZERS).open("wb") as file:
             torch.save(snapshot.optimizers, file)
         sync_file(temporary / OPTIMIZERS)
+        if snapshot.replay:
+            save_tensors(temporary / REPLAY, snapshot.replay)
         write_json(temporary / MANIFEST, {path.name: _identity(path) for path in sorted(temporary.iterdir())})
         put_aside(final)
         temporary.replace(final)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from jowa.data.order import BALANCES
+from jowa.data.selection import QUALITIES
 from jowa.data.sequences import PADS
 from jowa.errors import UserError
 
@@ -14,7 +15,10 @@ from jowa.errors import UserError
 class DataConfig:
     """Where the episodes are and how sequences are cut from them.
 
-    selection: a file of `python -m jowa.data.select`, to train on no other episodes than its. stride: agent steps
+    selection: a file of `python -m jowa.data.select`, to train on no other episodes than its. transitions: agent steps
+    of each game to train on, in whole episodes (the one that reaches them is the last), all if null or if there are
+    fewer. quality: which episodes come first: all (any, at random), last (of the latest checkpoints) or top (of the
+    highest returns). choice_seed: the same one chooses the same episodes, whatever the run's seed. stride: agent steps
     between sequences. pad: the side on which sequences reach beyond their episode: right, or left (then they end with
     it); the model sees the real steps from position 0 on either way, as it does when it plays. holdout: the fraction
     of each game's episodes never trained on. balance: proportional draws every sequence equally often, balanced every
@@ -24,6 +28,9 @@ class DataConfig:
     path: str = "data"
     games: list[str] = field(default_factory=list)
     selection: str | None = None
+    transitions: int | None = None
+    quality: str = "all"
+    choice_seed: int = 0
     stride: int = 4
     pad: str = "right"
     holdout: float = 0.02
@@ -75,7 +82,7 @@ class TrainingConfig:
     """How the loop runs. Steps count optimiser steps; batch_size counts sequences over all processes.
 
     micro_batch: sequences a process works on at once, its whole share if null; it changes memory, not results.
-    precision: bf16, fp32 or auto (bf16 on a GPU). compile: whether to compile the model; null does on a GPU.
+    precision: bf16, fp32 or auto (bf16 on a GPU). look_first: validate, draw and play before the first step too. compile: whether to compile the model; null does on a GPU.
     """
 
     batch_size: int = 512
@@ -88,6 +95,7 @@ class TrainingConfig:
     device: str = "auto"
     threads: int | None = None
     log_every: int = 50
+    look_first: bool = False
     validate_every: int = 5000
     validation_sequences: int = 512
     picture_every: int = 5000
@@ -152,6 +160,13 @@ def check_data(config: DataConfig) -> None:
         raise UserError(f"data.stride must be at least 1 agent step, not {config.stride}.")
     if not 0 <= config.holdout < 1:
         raise UserError(f"data.holdout must lie in [0, 1), not {config.holdout}.")
+    if config.transitions is not None and config.transitions < 1:
+        raise UserError(f"data.transitions must be at least 1 agent step, or null for all, not {config.transitions}.")
+    if config.transitions is not None and config.selection is not None:
+        raise UserError("data.selection says already which episodes: set data.transitions=null with it.")
+    if config.choice_seed < 0:
+        raise UserError(f"data.choice_seed must not be negative, but is {config.choice_seed}.")
+    _one_of("data.quality", config.quality, QUALITIES)
     _one_of("data.balance", config.balance, BALANCES)
     _one_of("data.pad", config.pad, PADS)
 

@@ -41,6 +41,16 @@ class Distribution:
             dist.all_reduce(tensor)
         return tensor
 
+    def join(self, tensor: Tensor) -> Tensor:
+        """Every process's tensor, of one shape and of any type, one after the other along the first dimension."""
+        if self.ranks == 1:
+            return tensor
+        # Not every type can be sent, but its bytes can.
+        mine = tensor.contiguous().flatten().view(torch.uint8)
+        everyone = [torch.empty_like(mine) for _ in range(self.ranks)]
+        dist.all_gather(everyone, mine)
+        return torch.cat(everyone).view(tensor.dtype).view(-1, *tensor.shape[1:])
+
     def barrier(self) -> None:
         if self.ranks > 1:
             dist.barrier()
@@ -112,11 +122,14 @@ def choose_device(name: str, key: str) -> torch.device:
 def distributed(device_name: str, key: str = "training.device") -> Iterator[Distribution]:
     """Join the process group that torchrun announces, if any, and leave it at the end. `key`: the device's, in errors.
 
+    Within another such block the group stays as it is: of a group that was left no second one can be made.
+
     Raises UserError for a device that isn't there.
     """
     rank, ranks = rank_and_ranks()
     device = choose_device(device_name, key)
-    if ranks > 1:
+    joins = ranks > 1 and not dist.is_initialized()
+    if joins:
         # Rank 0 may encode a large data set while the others wait.
         backend = "nccl" if device.type == "cuda" else "gloo"
         gpu = device if device.type == "cuda" else None
@@ -128,7 +141,7 @@ def distributed(device_name: str, key: str = "training.device") -> Iterator[Dist
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
             yield Distribution(rank, ranks, device)
     finally:
-        if ranks > 1:
+        if joins:
             dist.destroy_process_group()
 
 

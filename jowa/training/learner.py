@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from jowa.data.batch import Batch
 from jowa.models.perceptual import LPIPS
 from jowa.models.tokenizer import Tokenizer
-from jowa.models.world_action_model import WorldActionModel
+from jowa.models.world_action_model import Hidden, WorldActionModel
 from jowa.objectives.autoencoding import autoencoding_losses
 from jowa.objectives.conservative import conservative_counts, conservative_losses
 from jowa.objectives.temporal_difference import c51_loss, mse_loss, td_count
 from jowa.objectives.world import world_counts, world_losses
+from jowa.training.adaptation import AdaptationConfig, restrict
 from jowa.training.config import ObjectiveConfig, StageConfig
 from jowa.training.parts import Part
 from jowa.training.tallies import by_game, code_tallies, q_tallies, world_tallies
@@ -22,6 +23,8 @@ TALLY = "tally/"
 """Metrics of this prefix are tallies, all others shares of a step's value."""
 FRAME_LOSSES = ("reconstruction", "squared_error", "quantisation", "perceptual")
 """The losses that are counted by frame, the others are by sequence."""
+Q_LOSSES = ("td", "conservative_all", "conservative_data")
+"""The losses that imagined sequences enter, the others are of real ones alone."""
 
 
 class Learner(nn.Module):
@@ -50,10 +53,11 @@ class Learner(nn.Module):
         self.objective = objective
         self.ranks = ranks
         self.stage = StageConfig()
+        self.adaptation = AdaptationConfig()
         self.register_buffer("legal", legal, persistent=False)
 
     def begin(self, stage: StageConfig) -> None:
-        """Freeze and thaw for a stage."""
+        """Freeze and thaw for a stage, as far as `adaptation` trains at all."""
         self.stage = stage
         self.tokenizer.requires_grad_(stage.trains_tokenizer)
         # What no loss reaches must be frozen: processes would wait for its gradients for ever.
@@ -63,6 +67,7 @@ class Learner(nn.Module):
         if stage.world_weight == 0:
             for unused in (self.model.observation_head, self.model.reward_head, self.model.end_head):
                 unused.requires_grad_(False)
+        restrict(self.model, self.adaptation)
 
     def train(self, mode: bool = True) -> Learner:
         super().train(mode)
@@ -86,11 +91,13 @@ class Learner(nn.Module):
         return weights
 
     def places(self, part: Part) -> Tensors:
-        """How many places each loss sums over: (B,) by sequence, or (F,) by frame for the tokenizer's losses."""
-        batch = part.batch
-        places = dict(world_counts(batch.valid, self.model.tokens_per_frame))
-        places["td"] = td_count(batch.ends, batch.valid)
-        places |= conservative_counts(batch.valid, self._real(batch))
+        """How many places each loss sums over: (B,) by sequence, (F,) by frame for the tokenizer's losses, and for the
+        Q losses (B + B',) with the imagined sequences.
+        """
+        sequences = part.sequences
+        places = dict(world_counts(part.batch.valid, self.model.tokens_per_frame))
+        places["td"] = td_count(sequences.ends, sequences.valid, sequences.taken)
+        places |= conservative_counts(sequences.steps, self._real(sequences))
         return {name: places.get(name, part.frame_weight).float() for name in self.loss_weights()}
 
     def counts(self, part: Part) -> Tensors:
@@ -107,20 +114,24 @@ class Learner(nn.Module):
         losses = {name: sums[name].sum() / counts[name].clamp(min=1) for name in weights}
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         frame_tasks = part.batch.tasks[part.frame_index // part.batch.valid.shape[1]]
+        tasks_of = dict.fromkeys(FRAME_LOSSES, frame_tasks) | dict.fromkeys(Q_LOSSES, part.sequences.tasks)
         for name, values in sums.items():
-            tasks = frame_tasks if name in FRAME_LOSSES else part.batch.tasks
+            tasks = tasks_of.get(name, part.batch.tasks)
             tallies |= {f"losses/{name}": by_game(values, tasks), f"places/{name}": by_game(places[name], tasks)}
         metrics = {f"loss/{name}": value.detach() for name, value in losses.items()}
         metrics |= {"loss/total": loss.detach()}
         return loss * self.ranks, metrics | {f"{TALLY}{name}": value for name, value in tallies.items()}
 
     def _sums(self, part: Part, mixture: Tensor | None) -> tuple[Tensors, Tensors]:
-        """Every loss by sequence (B,) or frame (F,), and the tallies."""
+        """Every loss by sequence or frame, shaped as in `places`, and the tallies, which are of the real sequences."""
         stage, model, batch = self.stage, self.model, part.batch
         losses = self._tokenizer_losses(part) if stage.trains_tokenizer else {}
         codes = self.codes(batch)
         tallies = code_tallies(codes, batch.valid, model.vocabulary)
-        hidden = model.hidden(codes, batch.actions, batch.tasks)
+        sequences = part._replace(batch=batch.with_codes(codes)).sequences
+        assert sequences.codes is not None, "imagined sequences carry codes"
+        everything = model.hidden(sequences.codes, sequences.actions, sequences.tasks)
+        hidden = everything if part.imagined is None else Hidden(*(states[: len(batch)] for states in everything))
         if stage.world_weight > 0:
             heads = (
                 model.observation_logits(hidden.observation),
@@ -131,9 +142,9 @@ class Learner(nn.Module):
             losses |= world_losses(*heads, *labels)
             tallies |= world_tallies(*heads, *labels)
         if stage.trains_q:
-            q_losses, q = self._q_losses(hidden.last_code, batch, mixture)
+            q_losses, q = self._q_losses(everything.last_code, sequences, mixture)
             losses |= q_losses
-            tallies |= q_tallies(q, batch.actions, batch.valid, batch.tasks, self.legal[batch.tasks])
+            tallies |= q_tallies(q[: len(batch)], batch.actions, batch.valid, batch.tasks, self.legal[batch.tasks])
         return losses, tallies
 
     def _tokenizer_losses(self, part: Part) -> Tensors:
@@ -159,14 +170,15 @@ class Learner(nn.Module):
     ) -> tuple[Tensors, Tensor]:
         model = self.model
         steps = batch.actions, batch.rewards, batch.ends, batch.valid, self.legal[batch.tasks]
+        gamma = self.objective.gamma
         if model.config.q_loss == "c51":
-            td = c51_loss(logits, target, *steps, model.support, self.objective.gamma, mixture)
+            td = c51_loss(logits, target, *steps, model.support, gamma, mixture, batch.taken)
         else:
-            td = mse_loss(logits[..., 0], target[..., 0], *steps, self.objective.gamma, mixture)
+            td = mse_loss(logits[..., 0], target[..., 0], *steps, gamma, mixture, batch.taken)
         losses = {"td": td}
         expected = model.expected_q(logits, mixture)
         if "conservative_all" in self.loss_weights():
-            losses |= conservative_losses(expected, batch.actions, batch.valid, self._real(batch))
+            losses |= conservative_losses(expected, batch.actions, batch.steps, self._real(batch))
         return losses, expected
 
     def codes(self, batch: Batch) -> Tensor:

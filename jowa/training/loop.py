@@ -19,6 +19,8 @@ from jowa.training.checkpoint import Place, load_optimizers
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
 from jowa.training.finite import Failure, FiniteGuard
+from jowa.training.imagination import Imagination
+from jowa.training.imagination_config import NEVER, ImaginationConfig
 from jowa.training.interruption import Interruption
 from jowa.training.learner import Learner
 from jowa.training.meter import Meter
@@ -50,6 +52,7 @@ class Run:
     distribution: Distribution
     log: MetricsLog
     facts: dict[str, Any]
+    imagination: ImaginationConfig = NEVER
 
 
 def train_stage(
@@ -69,7 +72,7 @@ def train_stage(
     It leaves a checkpoint at the end, every checkpoint_every steps and wherever a hook looks at the run.
 
     Step s draws its data and random numbers from (seed, stage, s) alone: a resumed run repeats an uninterrupted one.
-    look_first: call the hooks due at `first_step`, which a signal had left out.
+    look_first: call the hooks due at `first_step`, which a signal had left out, or before which nothing was done.
 
     Raises:
         UserError: a loss or a gradient isn't finite; the weights are as they were before.
@@ -78,6 +81,9 @@ def train_stage(
     """
     config, distribution = run.config, run.distribution
     wrapped, optimizers = prepare(run, stage, learner, resume_from)
+    imagination = Imagination(run.imagination, learner, distribution)
+    if resume_from is not None:
+        imagination.resume(resume_from, first_step, config.batch_size)
     steps = range(first_step, stage.steps)
     if distribution.ranks > 1 and steps:
         settle_buckets(run, name, stage, wrapped, data, steps[:1])
@@ -86,7 +92,9 @@ def train_stage(
     with (
         CheckpointSaver(run.folder, run.facts, config.keep_checkpoints, distribution) as saver,
         Interruption(distribution) as interruption,
-        Prefetch(parts_of_steps(data, steps, name, stage, config, run.seed, distribution)) as prefetched,
+        Prefetch(
+            parts_of_steps(data, steps, name, stage, config, run.seed, distribution, run.imagination)
+        ) as prefetched,
         Progress(name, first_step, stage.steps, distribution.is_main) as progress,
     ):
         if look_first:
@@ -97,7 +105,9 @@ def train_stage(
             interruption.begin_step()
             with meter.waiting():
                 parts = next(prefetched)
-            meter.add(*train_step(run, name, step, wrapped, optimizers, guard, parts))
+            parts = imagination.complete(parts, run.seed, name, step)
+            taken = train_step(run, name, step, wrapped, optimizers, guard, parts)
+            meter.add(*taken, imagines=run.imagination.halves(step) == 2)
             place, last = Place(name, step + 1), step + 1 == stage.steps
             if place.step % config.target_every == 0:
                 learner.model.synchronise_target()
@@ -108,15 +118,15 @@ def train_stage(
             if logs or saves or due or stopped_by or distribution.device.type == "cpu":
                 stop_unless_finite(run, name, guard.failure(), data)
             if logs or stopped_by:
-                values = meter.read()
+                values = meter.read() | imagination.read()
                 run.log.write(name, place.step, values)
                 progress.tell(values)
             progress.step()
             # Before the hooks, which may take longer than whoever sends signals waits, and may choose this one as best.
             if last or stopped_by:
-                saver.save_now(place, learner, optimizers)
+                saver.save_now(place, learner, optimizers, imagination.state())
             elif saves or due:
-                saver.save(place, learner, optimizers)
+                saver.save(place, learner, optimizers, imagination.state())
             if not stopped_by:
                 saver.judge(place, call_hooks(run, place, due, learner, meter), judge)
                 stopped_by = interruption.agree() if last else None

@@ -28,12 +28,13 @@ class Meter:
         self.steps = 0
         self.restart_clock()
 
-    def add(self, metrics: dict[str, Tensor], rates: dict[str, float]) -> None:
-        """metrics: this process's shares of one step; rates: its learning rates."""
+    def add(self, metrics: dict[str, Tensor], rates: dict[str, float], imagines: bool = False) -> None:
+        """metrics: this process's shares of one step; rates: its learning rates; imagines: whether half is imagined."""
         self.total = {key: self.total.get(key, 0) + value for key, value in metrics.items()}
         self.rates = rates
         self.steps += 1
         self.timed_steps += 1
+        self.imagining_steps += imagines
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -44,12 +45,13 @@ class Meter:
 
     def restart_clock(self) -> None:
         self.started, self.timed_steps, self.waited = time.perf_counter(), 0, 0.0
+        self.imagining_steps = 0
 
     def read(self) -> dict[str, float]:
         """The metrics since the last reading: means over steps and sums over processes, and all processes' speed."""
         values = self._means() | self.rates
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        values |= self.workload.speed(self.timed_steps, seconds, self.distribution.ranks)
+        values |= self.workload.speed(self.timed_steps, seconds, self.distribution.ranks, self.imagining_steps)
         values["speed/loader_wait"] = self.waited / seconds
         values |= memory(self.distribution.device)
         self.total, self.steps = {}, 0

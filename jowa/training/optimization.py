@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jowa.models.low_rank import LowRank
 from jowa.models.q_ensemble import QEnsemble
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.learner import Learner
@@ -66,10 +67,14 @@ class Optimizers:
 
 
 def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(decaying, not decaying) trainable parameters: weights of linear maps against biases, norms and embeddings."""
-    linear = set()
+    """(decaying, not decaying) trainable parameters: weights of linear maps, or their low-rank factors, against biases,
+    norms and embeddings.
+    """
+    linear: set[Tensor] = set()
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, LowRank):
+            linear |= {module.a, module.b}
+        elif isinstance(module, nn.Linear):
             linear.add(module.weight)
         elif isinstance(module, QEnsemble):
             linear |= {module.get_parameter(f"weight{i}") for i in (1, 2, 3)}

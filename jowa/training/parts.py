@@ -15,26 +15,34 @@ from jowa.data.order import rank_slice
 from jowa.data.sequences import SequenceDataset
 from jowa.training.config import StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
+from jowa.training.imagination_config import NEVER, ImaginationConfig
 
 
 class Part(NamedTuple):
     """What one forward call works on.
 
     frame_index (F,) int64 chooses the tokenizer's frames among the batch's B·L, frame_weight (F,) is 0 for padding;
-    both are empty when the tokenizer is frozen.
+    both are empty when the tokenizer is frozen. starts: real sequences from whose frames others are to be imagined.
+    imagined: imagined sequences, which carry codes; the Q losses alone see them. Both are None without imagination.
     """
 
     batch: Batch
     frame_index: Tensor
     frame_weight: Tensor
+    starts: Batch | None = None
+    imagined: Batch | None = None
+
+    @property
+    def sequences(self) -> Batch:
+        """What the Q losses see: the real sequences, then the imagined ones."""
+        return self.batch if self.imagined is None else self.batch.beside(self.imagined)
 
     def to(self, device: torch.device) -> Part:
-        index, weight = (part.to(device, non_blocking=True) for part in self[1:])
-        return Part(self.batch.to(device, non_blocking=True), index, weight)
+        return Part(*(None if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore[arg-type]
 
     def pin_memory(self) -> Part:
         """The same in memory that a GPU can copy from while it works."""
-        return Part(self.batch.pin_memory(), self.frame_index.pin_memory(), self.frame_weight.pin_memory())
+        return Part(*(None if part is None else part.pin_memory() for part in self))  # type: ignore[arg-type]
 
 
 def step_seed(seed: int, name: str, step: int) -> int:
@@ -51,19 +59,27 @@ def parts_of_steps(
     config: TrainingConfig,
     seed: int,
     distribution: Distribution,
+    imagination: ImaginationConfig = NEVER,
 ) -> Iterator[list[Part]]:
     """Each step's parts for this process, a pure function of (seed, stage, step) and of the process's rank.
 
-    The global batch and the frames that train the tokenizer are the same whatever the number of processes.
+    The global batch and the frames that train the tokenizer are the same whatever the number of processes. Once
+    imagination has begun, the second half of the batch gives starts and only the first one trains as it is.
     """
-    share = rank_slice(config.batch_size, distribution.rank, distribution.ranks)
     order = data.order(step_seed(seed, name, 0))
-    takes = frames_to_take(stage.tokenizer_frames, config.batch_size, data.length)[share]
     for step in steps:
-        batch = data.batch(order.batch(step, config.batch_size)[share])
+        chosen, halves = order.batch(step, config.batch_size), imagination.halves(step)
+        real = config.batch_size // halves
+        share = rank_slice(real, distribution.rank, distribution.ranks)
+        batch = data.batch(chosen[:real][share])
         generator = torch.Generator().manual_seed(step_seed(seed, name, step))
-        lots = torch.rand(config.batch_size, data.length, generator=generator)[share]
-        parts = split(batch, lots, takes, config.micro_batch or len(batch))
+        lots = torch.rand(real, data.length, generator=generator)[share]
+        takes = frames_to_take(stage.tokenizer_frames, real, data.length)[share]
+        size = config.micro_batch // halves if config.micro_batch else len(batch)
+        parts = split(batch, lots, takes, size)
+        if halves == 2:
+            starts = data.batch(chosen[real:][share]).first_steps(data.length - imagination.horizon)
+            parts = [part._replace(starts=starts[n * size : (n + 1) * size]) for n, part in enumerate(parts)]
         yield [part.pin_memory() for part in parts] if distribution.device.type == "cuda" else parts
 
 

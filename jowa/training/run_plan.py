@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from torch import nn
 from jowa.data.selection import read_selection
 from jowa.data.store import EpisodeStore, NoEpisodes
 from jowa.errors import UserError
+from jowa.models.low_rank import low_rank_state
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
+from jowa.training.adaptation import AdaptationConfig, adapt, restrict
 from jowa.training.config import DataConfig, StageConfig, TrainingConfig
 
 GB = 1e9
@@ -24,9 +27,14 @@ def describe_run(
     stages: Mapping[str, StageConfig],
     config: TrainingConfig,
     ranks: int,
+    adaptation: AdaptationConfig | None = None,
 ) -> str:
     """A page of plain text: parameters, steps and tokens, data found or missing, disk and memory."""
-    lines = ["Model", *_parameters(tokenizer, model), "", "Stages"]
+    lines = ["Model", *_parameters(tokenizer, model)]
+    if adaptation is not None:
+        model = adapted(model, adaptation)
+        lines.append(_trained(model, adaptation))
+    lines += ["", "Stages"]
     for name, stage in stages.items():
         lines.append(_stage(name, stage, model, config))
     found, transitions = _data(data)
@@ -42,12 +50,26 @@ def count(module: nn.Module, trained_only: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained_only)
 
 
+def adapted(model: WorldActionModel, adaptation: AdaptationConfig) -> WorldActionModel:
+    """A copy, frozen as the method does."""
+    model = copy.deepcopy(model)
+    adapt(model, adaptation, seed=0)
+    restrict(model, adaptation)
+    return model
+
+
 def _parameters(tokenizer: Tokenizer, model: WorldActionModel) -> list[str]:
     return [
         f"  tokenizer            {count(tokenizer) / 1e6:9.3f} M parameters",
         f"  world-action model   {count(model, trained_only=True) / 1e6:9.3f} M parameters ({model.config.name})",
         f"  with the target copy {count(model) / 1e6:9.3f} M",
     ]
+
+
+def _trained(model: WorldActionModel, adaptation: AdaptationConfig) -> str:
+    name = ", ".join(f"{key} {value:g}" if key != "method" else value for key, value in adaptation.facts.items())
+    trained = count(model, trained_only=True)
+    return f"  trained of it        {trained / 1e6:9.3f} M ({name}), {8 * trained / GB:.4f} GB of optimiser state"
 
 
 def _stage(name: str, stage: StageConfig, model: WorldActionModel, config: TrainingConfig) -> str:
@@ -95,15 +117,18 @@ def _data(data: DataConfig) -> tuple[list[str], int]:
 
 
 def checkpoint_bytes(tokenizer: Tokenizer, model: WorldActionModel) -> int:
-    """One checkpoint at most: all weights, and the moments of what is trained."""
-    weights = 4 * (count(tokenizer) + count(model))
+    """One checkpoint at most: all weights, low-rank additions apart too, and the moments of what is trained."""
+    apart = sum(tensor.numel() for tensor in low_rank_state(model).values())
+    weights = 4 * (count(tokenizer) + count(model) + apart)
     return weights + 8 * (count(tokenizer) + count(model, trained_only=True))
 
 
 def state_bytes(tokenizer: Tokenizer, model: WorldActionModel, stage: StageConfig) -> int:
     """A process's weights, gradients and moments."""
     tokenizers = 16 if stage.trains_tokenizer else 4
-    return 16 * count(model, trained_only=True) + tokenizers * count(tokenizer)
+    trained = count(model, trained_only=True)
+    frozen = count(model) - count(model.q_target) - trained
+    return 16 * trained + 4 * frozen + tokenizers * count(tokenizer)
 
 
 def _disk(tokenizer: Tokenizer, model: WorldActionModel, transitions: int, config: TrainingConfig) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from jowa.errors import UserError
 from jowa.files import write_json
 from jowa.models.agent_files import agent_tensors, describe
+from jowa.models.low_rank import low_rank_state
 from jowa.training.checkpoint import (
     BEST,
     FOLDER,
@@ -29,6 +30,8 @@ from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
 from jowa.training.optimization import Optimizers
 from jowa.training.warning import reason_of, warn
+
+NOTHING: Mapping[str, Tensor] = {}
 
 
 class Judge(NamedTuple):
@@ -66,14 +69,18 @@ class CheckpointSaver:
         self._pending: Future[None] | None = None
         self._best = read_best(run) if distribution.is_main else {}
 
-    def save(self, place: Place, learner: Learner, optimizers: Optimizers) -> None:
+    def save(
+        self, place: Place, learner: Learner, optimizers: Optimizers, replay: Mapping[str, Tensor] = NOTHING
+    ) -> None:
         """Begin to save; returns once everything is copied. Waits first for a save that is still going on."""
         if self.distribution.is_main:
-            self._begin(place, learner, optimizers, required=False)
+            self._begin(place, learner, optimizers, replay, required=False)
 
-    def save_now(self, place: Place, learner: Learner, optimizers: Optimizers) -> None:
+    def save_now(
+        self, place: Place, learner: Learner, optimizers: Optimizers, replay: Mapping[str, Tensor] = NOTHING
+    ) -> None:
         """Save before going on, called on every process. Raises UserError on all when that fails."""
-        self.distribution.on_main(lambda: self._begin(place, learner, optimizers, required=True).result())
+        self.distribution.on_main(lambda: self._begin(place, learner, optimizers, replay, required=True).result())
 
     def judge(self, place: Place, shown: Mapping[str, float], judge: Judge) -> None:
         """Note the checkpoint of this place, which is being saved or there, as its stage's best if it is."""
@@ -92,7 +99,9 @@ class CheckpointSaver:
     ) -> None:
         self.close()
 
-    def _begin(self, place: Place, learner: Learner, optimizers: Optimizers, required: bool) -> Future[None]:
+    def _begin(
+        self, place: Place, learner: Learner, optimizers: Optimizers, replay: Mapping[str, Tensor], required: bool
+    ) -> Future[None]:
         if self._pending is not None:
             # The buffers are free, and errors told, once all that was submitted is done.
             self._pending.exception()
@@ -101,6 +110,8 @@ class CheckpointSaver:
             self._copy("agent", agent_tensors(learner.tokenizer, learner.model)),
             describe(learner.tokenizer, learner.model) | self.facts | {"stage": place.stage, "step": place.step},
             self._copy("optimizers", optimizers.state_dict()),
+            self._copy("adapters", low_rank_state(learner.model)),
+            self._copy("replay", dict(replay)),
         )
         copied = torch.cuda.Event() if learner.legal.is_cuda else None
         if copied is not None:

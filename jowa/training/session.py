@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 import jowa
 from jowa.data.order import check_batch_size
 from jowa.data.selection import Selection
-from jowa.data.sequences import SequenceDataset, check_rewards
+from jowa.data.sequences import SequenceDataset, check_actions, check_rewards
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.files import full_disk
@@ -25,9 +25,11 @@ from jowa.models.perceptual import load_lpips
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_game_fits
 from jowa.resuming import first_difference, flatten
+from jowa.training.adaptation import AdaptationConfig, adapt
 from jowa.training.checkpoint import Place, check_intact, list_checkpoints, restore
 from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution, check_agreement
+from jowa.training.imagination_config import NEVER, ImaginationConfig
 from jowa.training.learner import Learner
 from jowa.training.loop import Regularly, Run, train_stage
 from jowa.training.metrics import MetricsLog, check_logger
@@ -46,7 +48,7 @@ class Settings:
     """What pretraining and finetuning have in common.
 
     config: the entry point's whole configuration. evaluate: makes the hook that plays while training, whose `SCORE`
-    then says which checkpoint is a stage's best.
+    then says which checkpoint is a stage's best. finetune: what of the model is trained.
     """
 
     out: str
@@ -58,6 +60,8 @@ class Settings:
     stages: Mapping[str, StageConfig]
     config: Any
     evaluate: Callable[[Learner, Distribution], Regularly] | None = None
+    finetune: AdaptationConfig = field(default_factory=AdaptationConfig)
+    imagination: ImaginationConfig = NEVER
 
 
 def run_stages(
@@ -85,15 +89,18 @@ def train_stages(
     learner = make_learner(tokenizer, model, settings.objective, store, distribution, trains_tokenizer)
     resume_from = distribution.from_main(lambda: checkpoint_to_resume(folder, settings.resume))
     place = restore(resume_from, learner) if resume_from is not None else None
+    learner.adaptation = settings.finetune
+    adapt(model, settings.finetune, settings.seed, resume_from)
     missed = distribution.from_main(lambda: place is not None and not looked_at(folder, place))
     stages = remaining(settings.stages, place, folder, missed)
     selection = open_selection(store, settings.data)
-    facts = run_facts(settings.data, store, selection)
+    facts = run_facts(settings.data, store, selection) | {"adaptation": settings.finetune.facts}
     # Where the data are may differ, what they are and where training goes on may not.
     check_agreement(distribution, {"the place to go on from": place, **_by_game(facts)})
     if resume_from is not None:
         check_same_data(resume_from, facts)
     check_rewards(store)
+    check_actions(store)
     check_logger(training.logger)
     check_batch_size(training.batch_size, len(sequences(store, settings.data, length, "training", selection).order(0)))
     distribution.on_main(lambda: prepare_run_folder(settings.out, settings.resume, settings.config))
@@ -102,17 +109,18 @@ def train_stages(
         full_disk(folder, f"go on with resume={folder}"),
         closing(MetricsLog(folder, training.logger, active=distribution.is_main)) as log,
     ):
-        run = Run(folder, settings.seed, training, distribution, log, facts)
+        run = Run(folder, settings.seed, training, distribution, log, facts, settings.imagination)
         for name, stage in stages:
             here = place is not None and place.stage == name
             data, held_out = stage_data(store, settings.data, selection, stage, tokenizer, length, distribution)
             pictured = sequences(store, settings.data, length, "held_out")
+            first_step = place.step if here and place is not None else 0
             train_stage(
                 run, name, stage, learner, data,
                 *hooks_and_judge(settings, stage, learner, held_out, pictured, distribution),
                 resume_from=resume_from if here else None,
-                first_step=place.step if here and place is not None else 0,
-                look_first=here and missed,
+                first_step=first_step,
+                look_first=(here and missed) or (training.look_first and first_step == 0),
             )  # fmt: skip
 
 
@@ -124,8 +132,8 @@ def hooks_and_judge(
     pictured: SequenceDataset,
     distribution: Distribution,
 ) -> tuple[list[Regularly], Judge]:
-    """What looks at a stage regularly, and what its best checkpoint is: by its score if it plays games of known scores,
-    else by its loss.
+    """What looks at a stage regularly, and what its best checkpoint is: by its score if it plays one game or games of
+    known scores, else by its loss.
 
     held_out, pictured: the held-out sequences as the stage reads them, and with frames.
     """
@@ -137,10 +145,10 @@ def hooks_and_judge(
     by_loss = Judge(HELD_OUT, True, {"validation_sequences": training.validation_sequences})
     if settings.evaluate is None or not stage.trains_q:
         return hooks, by_loss
-    # Without a game of known scores there is no score to compare.
-    known = [game for game in held_out.games if None not in (reference(game).random, reference(game).human)]
     played = {key: value for key, value in asdict(settings.config.evaluation).items() if key != "every"}
-    judge = Judge(SCORE, False, played) if known else by_loss
+    # The returns of several games of unknown scores can't be added up.
+    known = [game for game in held_out.games if None not in (reference(game).random, reference(game).human)]
+    judge = Judge(SCORE, False, played) if known or len(held_out.games) == 1 else by_loss
     return [*hooks, settings.evaluate(learner, distribution)], judge
 
 

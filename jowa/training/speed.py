@@ -19,35 +19,42 @@ class Workload:
     """One training step of all processes: its sequences, tokens and the trunk's and heads' operations a token.
 
     flops: of the world-action model, forwards and backwards, without the tokenizer's. peak: of one processor, FLOP/s;
-    None where it isn't known.
+    None where it isn't known. imagining_flops: of steps half of which is imagined, that half without the world's heads.
+    What imagining takes is in the time, not in the operations: MFU falls by it.
     """
 
     sequences: int
     tokens: int
     flops: float
     peak: float | None
+    imagining_flops: float = 0.0
 
-    def speed(self, steps: int, seconds: float, processors: int) -> dict[str, float]:
-        """Rates of all processes together, and model FLOP utilisation (MFU), the share of the nominal peak."""
+    def speed(self, steps: int, seconds: float, processors: int, imagining: int = 0) -> dict[str, float]:
+        """Rates of all processes together, and model FLOP utilisation (MFU), the share of the nominal peak.
+
+        imagining: how many of the steps were half imagined.
+        """
         values = {
             "speed/step_seconds": seconds / max(steps, 1),
             "speed/sequences_per_second": steps * self.sequences / seconds,
             "speed/tokens_per_second": steps * self.tokens / seconds,
         }
         if self.peak is not None:
-            values["speed/mfu"] = steps * self.tokens * self.flops / seconds / (self.peak * processors)
+            flops = (steps - imagining) * self.flops + imagining * self.imagining_flops
+            values["speed/mfu"] = self.tokens * flops / seconds / (self.peak * processors)
         return values
 
 
 def workload(model: WorldActionModel, stage: StageConfig, batch_size: int, device: torch.device) -> Workload:
-    return Workload(batch_size, batch_size * model.positions, flops_per_token(model, stage), peak_flops(device))
+    flops = flops_per_token(model, stage), flops_per_token(model, stage, imagined=0.5)
+    return Workload(batch_size, batch_size * model.positions, flops[0], peak_flops(device), flops[1])
 
 
-def flops_per_token(model: WorldActionModel, stage: StageConfig) -> float:
+def flops_per_token(model: WorldActionModel, stage: StageConfig, imagined: float = 0.0) -> float:
     """Operations of the matrix products a token of a training step, 2 for each multiplication with its addition.
 
     Attention counts as full, not as causal, as is usual for MFU. Backwards is twice forwards; the target copy of the
-    Q networks runs forwards alone.
+    Q networks runs forwards alone. imagined: the share of the sequences that the world's heads don't see.
     """
     config = model.config
     width, block = config.width, model.block_tokens
@@ -56,7 +63,7 @@ def flops_per_token(model: WorldActionModel, stage: StageConfig) -> float:
     world = codes * (width**2 + width * model.vocabulary) + (2 * width**2 + 5 * width) / block
     outputs = model.q_networks.actions * model.q_networks.atoms
     q = config.q_networks * (width * config.q_width + config.q_width**2 + config.q_width * outputs) / block
-    forwards = trunk + (world if stage.world_weight > 0 else 0) + (q if stage.trains_q else 0)
+    forwards = trunk + (world * (1 - imagined) if stage.world_weight > 0 else 0) + (q if stage.trains_q else 0)
     return 6 * forwards + (2 * q if stage.trains_q else 0)
 
 

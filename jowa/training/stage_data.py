@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from jowa.data.codes import CodeCache, build_codes
-from jowa.data.selection import Selection, read_selection
+from jowa.data.selection import Rules, Selection, choose, read_selection
 from jowa.data.sequences import SequenceDataset
-from jowa.data.split import Split
+from jowa.data.split import Split, select_episodes
 from jowa.data.store import EpisodeStore
 from jowa.models.agent_files import tokenizer_hash
 from jowa.models.tokenizer import Tokenizer
@@ -57,8 +57,35 @@ def sequences(
 
 
 def open_selection(store: EpisodeStore, config: DataConfig) -> Selection | None:
-    """The selection that the configuration names, if it does; UserError if it doesn't fit the store."""
-    return None if config.selection is None else read_selection(config.selection, store)
+    """The episodes that the configuration names or whose choice it describes; None if it means all.
+
+    Raises:
+        UserError: its file doesn't fit the store, or its rules don't fit what is known of the episodes.
+    """
+    if config.selection is not None:
+        return read_selection(config.selection, store)
+    if config.transitions is None:
+        return None
+    rules = Rules(runs=None, transitions=config.transitions, seed=config.choice_seed, quality=config.quality)
+    chosen = {}
+    for game in store.games:
+        training = select_episodes(game, store.episode_names(game), config.holdout, "training")
+        chosen[game] = choose(store, game, rules, training, at_most=True, prefix="data.")
+    return Selection(chosen, f"data.transitions={config.transitions}")
+
+
+def describe_choice(store: EpisodeStore, config: DataConfig) -> str:
+    """A line a game: which of its episodes training reads."""
+    selection, lines = open_selection(store, config), []
+    for game in store.games:
+        data = SequenceDataset(store, [game], split="training", holdout=config.holdout, selection=selection)
+        chosen, table = data.episodes[game], store.tables[game]
+        how = "" if config.transitions is None or config.quality == "all" else f", {config.quality} ones first"
+        lines.append(
+            f"{game}: training on {len(chosen)} of {len(table)} episodes{how}: {table.lengths[chosen].sum():,} "
+            f"transitions, mean return {table.returns[chosen].mean():g} (of all {table.returns.mean():g})."
+        )
+    return "\n".join(lines)
 
 
 def code_cache(store: EpisodeStore, tokenizer: Tokenizer, distribution: Distribution) -> CodeCache:

@@ -1,12 +1,13 @@
-"""What `ckpt=…` means: a run, one of its checkpoints, a converted agent, or published files."""
+"""What `ckpt=…` means: a run, one of its checkpoints, a converted agent, published files, or a model on the hub."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jowa.models.agent_files import Agent, load_agent
 from jowa.models.conversion import LPIPS_FILE
+from jowa.models.hub import PREFIX, hub_folder
 from jowa.models.published_files import build_agent, find_published, read_published
 from jowa.training.checkpoint import check_size, holds_checkpoint, latest_checkpoint
 
@@ -18,7 +19,8 @@ class StartingPoint:
     Attributes:
         agent: on the CPU, in eval mode.
         checkpoint: the checkpoint's folder, or the published model's file.
-        folder: the run's folder, or the one that holds the agent's files: where evaluations go.
+        folder: the run's folder, or the one that holds the agent's files: where evaluations go. Those of a model on
+            the hub go to runs/<owner>--<name>, its own files being a cache.
         perceptual_weights: LPIPS weights that came along with the tokenizer, None if none did.
     """
 
@@ -34,6 +36,9 @@ def open_agent(ckpt: str, size: str | None = None) -> StartingPoint:
     Raises:
         UserError: there is none, it is damaged, or of another size.
     """
+    if ckpt.startswith(PREFIX):
+        start = open_agent(str(hub_folder(ckpt)), size)
+        return replace(start, folder=Path("runs", ckpt.removeprefix(PREFIX).replace("/", "--").replace("@", "--")))
     path = Path(ckpt).expanduser().absolute()
     if not holds_checkpoint(path):
         files = find_published(path, size)

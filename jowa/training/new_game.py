@@ -1,0 +1,94 @@
+"""The game an agent is finetuned on: its name, its task row, its actions and its recorded episodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from jowa.data.sources import rlu
+from jowa.data.store import EpisodeStore, NoEpisodes, check_stored_game, register_from_store
+from jowa.envs.environment_spec import FRESH, EnvironmentConfig
+from jowa.envs.gymnasium_environments import register_environment
+from jowa.errors import UserError
+from jowa.games import BORROWED_TASKS, check_game, custom_game, num_actions, task_id
+from jowa.models.agent_files import Agent
+from jowa.models.growing import with_room
+from jowa.models.task_rows import start_task_row
+
+
+def find_game(game: str | None, env: str | None, environment: EnvironmentConfig, data: str) -> str:
+    """The name of the game that `game` or `env` says, known from now on; what was recorded of it is in `data`.
+
+    The agent is to be opened first: its games keep the task rows they have.
+
+    Raises:
+        UserError: there is no such game or environment, or the recorded one is another.
+    """
+    if env is None:
+        assert game is not None, "one of the two is given"
+        return check_stored_game(data, game)
+    name = register_environment(env, environment)
+    if game not in (None, name):
+        raise UserError(f"game={game} and env={env}, which is {name}, are two games: leave game out.")
+    register_from_store(data, name)
+    return name
+
+
+def with_game(agent: Agent, game: str, task_from: str) -> Agent:
+    """The agent with a task row for the game, started as `task_from` says, and a set of actions it can play it with.
+
+    A game that the agent has no row for gets a further one. If its actions are a set of their own, that takes the place
+    of the agent's, which can't play its other games any more.
+
+    Raises:
+        UserError: `task_from` is neither own, mean, paper nor a game that the agent has a row for.
+    """
+    sources = task_sources(agent, game, task_from)
+    model, custom = agent.model, custom_game(game)
+    is_new = task_id(game) >= model.config.tasks
+    fresh = is_new and custom is not None and custom.environment["actions"] == FRESH
+    model = with_room(model, task_id(game) + 1, num_actions(game) if fresh else None)
+    start_task_row(model, task_id(game), [task_id(source) for source in sources])
+    return replace(agent, model=model)
+
+
+def task_sources(agent: Agent, game: str, task_from: str) -> list[str]:
+    """The games whose task rows the game's own starts as the mean of: one for a copy. Raises UserError for others."""
+    if task_from == "paper":
+        return [BORROWED_TASKS.get(game, game)]
+    if task_from == "mean":
+        return list(agent.description["games"])
+    if task_from == "own":
+        return [game]
+    try:
+        known = task_id(check_game(task_from)) < agent.model.config.tasks
+    except UserError as error:
+        raise UserError(f"task_from={task_from} is none of own, mean, paper and a game's name. {error}") from error
+    if not known:
+        raise UserError(f"task_from={task_from} is a game that the checkpoint has no task row for: choose another.")
+    return [task_from]
+
+
+def open_episodes(path: str, game: str, blocks: int) -> EpisodeStore:
+    """The game's recorded episodes. Raises UserError saying how to get some, where there are none or too few."""
+    custom = custom_game(game)
+    if custom is None:
+        ways = f"record some with `python -m jowa.data.record game={game} steps=10000 out={path}`"
+    else:
+        env = custom.environment["id"]
+        ways = f"record some with `python -m jowa.data.record env={env} policy=random steps=10000 out={path}`"
+    if game in rlu.GAMES:
+        ways += f", fetch a good player's with `python -m jowa.data.fetch games=[{game}] checkpoints=[49] out={path}`"
+    try:
+        store = EpisodeStore(path, [game])
+    except NoEpisodes as error:
+        raise UserError(
+            f"Finetuning needs recorded episodes of {game}, and {Path(path).absolute()} has none: {ways}, or set "
+            "data.path to the folder that has them."
+        ) from error
+    if store.transitions(game) < blocks:
+        raise UserError(
+            f"{game} in {path} has {store.transitions(game)} transitions, fewer than one window of {blocks} frames: "
+            f"{ways}."
+        )
+    return store
