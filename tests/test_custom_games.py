@@ -181,13 +181,16 @@ def test_a_recording_doesnt_depend_on_how_many_play_side_by_side_or_on_workers(t
     assert others == [one, one]
 
 
-def test_a_recording_is_resumed_and_added_to_but_not_with_other_settings(tmp_path: Path) -> None:
+def test_a_recording_is_resumed_and_added_to_but_not_with_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded(tmp_path)
     before = EpisodeStore(tmp_path).transitions("Toy-v0")
     recorded(tmp_path, "resume=true", "steps=150")
     recorded(tmp_path, "append=true")
     assert EpisodeStore(tmp_path).transitions("Toy-v0") >= max(150, before) + 60
     for change in ("environment.frame_skip=2", "environment.actions=[UP,DOWN,LEFT]"):
+        forget(monkeypatch)
         with pytest.raises(UserError, match=r"two different environments here.*environment\.name"):
             recorded(tmp_path, "append=true", "allow_mixed=true", change)
     with pytest.raises(UserError, match="already holds episodes"):
