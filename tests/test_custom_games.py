@@ -193,6 +193,7 @@ def test_a_recording_is_resumed_and_added_to_but_not_with_other_settings(
         forget(monkeypatch)
         with pytest.raises(UserError, match=r"two different environments here.*environment\.name"):
             recorded(tmp_path, "append=true", "allow_mixed=true", change)
+    forget(monkeypatch)
     with pytest.raises(UserError, match="already holds episodes"):
         recorded(tmp_path)
     assert len(EpisodeStore(tmp_path).parts("Toy-v0")) == 3
