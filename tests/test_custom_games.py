@@ -282,7 +282,9 @@ def test_the_data_commands_know_the_game(
         inspect.main(inspect.InspectConfig(str(data), ["Toy"]))
 
 
-def test_the_writer_and_verification_hold_the_game_to_its_actions(tmp_path: Path) -> None:
+def test_the_writer_and_verification_hold_the_game_to_its_actions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     register(FRESH)
     frames, rewards = np.ones((2, 84, 84), np.uint8), np.zeros(2, np.float32)
     with EpisodeWriter(tmp_path, "Fresh", provenance={"environment": FRESH.spec()}) as writer:
@@ -295,6 +297,13 @@ def test_the_writer_and_verification_hold_the_game_to_its_actions(tmp_path: Path
     with EpisodeWriter(tmp_path, "Many", provenance={"environment": many.spec()}) as writer:
         writer.append(frames, np.array([199, 0], np.uint8), rewards, True)
     assert not verify.verify_game(tmp_path, "Many").problems
+    # Written by somebody who didn't say what the game is, but in the provenance.
+    forget(monkeypatch)
+    with EpisodeWriter(tmp_path / "odd", "Fresh", provenance={"environment": FRESH.spec()}) as writer:
+        writer.append(frames, np.array([5, 0], np.uint8), rewards, True)
+    with pytest.raises(UserError, match="1 problem in Fresh"):
+        verify.main(verify.VerifyConfig(str(tmp_path / "odd")))
+    assert "action 5 at row 0 is none of Fresh's" in capsys.readouterr().out
 
 
 def test_an_agent_knows_its_games_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
