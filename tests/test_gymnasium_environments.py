@@ -261,7 +261,7 @@ def test_names_are_safe() -> None:
     ("env", "settings", "sentence"),
     [
         ("CartPool-v1", {}, r"env=CartPool-v1 is unknown: .*Did you mean: `CartPole`.*env=<module>:<id>"),
-        ("MiniGrid-Empty-5x5-v0", {}, "Install minigrid if it isn't, and write env=minigrid:MiniGrid-Empty-5x5-v0"),
+        ("MiniGrid-Nowhere-v0", {}, "Install minigrid if it isn't, and write env=minigrid:MiniGrid-Nowhere-v0"),
         ("toy_environments:Toy-v3", {}, "env=toy_environments:Toy-v3 is unknown: .*Write an id that its module"),
         ("no_such_module:Toy-v0", {}, "needs the Python module no_such_module, which isn't installed"),
         (TOY, {"kwargs": {"colour": 1}}, r"can't be made \(TypeError: .*colour.*environment\.kwargs"),
