@@ -44,17 +44,17 @@ STAGE = "finetune"
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """game: the game to adapt to; its episodes are read from data.path. env: instead of it, an environment of Gymnasium,
+    """game: the game to adapt to; its episodes are read from data.path. env: instead of it, a Gymnasium environment,
     played as `environment` says; one that was recorded may go by its name, as a game. ckpt: a run's folder, one
     checkpoint's, published files (a JOWA_<size>.pt or its folder), or hub:<owner>/<name>.
 
     size: refuse a checkpoint of another size (nano, 40M, …), any if null. task_from: what the game's task row starts
     as: `own` leaves the checkpoint's, a game's name copies that game's, `mean` takes the mean of all games the
     checkpoint was trained on, and `paper` copies what the paper does for its five held-out games.
-    start: pretrained, or with fresh parts in the checkpoint's sizes: `tokenizer` keeps its tokenizer alone, `scratch`
-    nothing. perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with
-    the checkpoint, if any did, and `none` trains it on pixels alone. resume: a run's folder, to go on with it by its
-    own configuration; auto, to go on with the run in `out` if it holds one; or no.
+    start: pretrained, or fresh in the checkpoint's sizes: `tokenizer` keeps its tokenizer alone, `scratch` nothing.
+    perceptual_weights: train the tokenizer with LPIPS from this file; null takes the weights that came with the
+    checkpoint, if any did, and `none` trains it on pixels alone. resume: a run's folder, to go on with it by its own
+    configuration; auto, to go on with the run in `out` if it holds one; or no.
     """
 
     game: str | None = None

@@ -160,8 +160,9 @@ def test_under_half_precision_the_map_trained_is_the_map_saved() -> None:
     state = low_rank_state(model)
     load_low_rank_state(model, {name: tensor + 0.1 for name, tensor in state.items()})
     name, module = next(iter(low_rank_maps(model)))
+    merged = merged_state(model)[f"{name}.weight"]
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(module.weight, merged_state(model)[f"{name}.weight"])
+        assert torch.equal(module.weight, merged)
 
 
 def test_dropout_still_drops_in_a_frozen_trunk() -> None:

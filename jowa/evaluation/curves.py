@@ -66,13 +66,18 @@ def meaning(subject: str) -> str:
 
 
 def read_curves(path: Path) -> list[Curve]:
-    """The curves of a metrics.jsonl in order of appearance; none if there is no file.
+    """The curves of a metrics.jsonl in order of appearance; none if there is no file."""
+    return [_thin(name, stage, points) for (name, stage), points in read_series(path).items()]
+
+
+def read_series(path: Path) -> dict[tuple[str, str], dict[float, float]]:
+    """{(metric, stage): {step: value}} of a metrics.jsonl in order of appearance; nothing if there is no file.
 
     A line that is no JSON object is skipped (a stopped run may have left half of one), as are values that are no
     finite numbers. Where a resumed run wrote a step again, the later value counts.
     """
     if not path.is_file():
-        return []
+        return {}
     series: dict[tuple[str, str], dict[float, float]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         record = _parse(line)
@@ -82,7 +87,7 @@ def read_curves(path: Path) -> list[Curve]:
         for name, value in record.items():
             if name not in _NOT_METRICS and _is_number(value):
                 series.setdefault((name, stage), {})[float(record["step"])] = float(value)
-    return [_thin(name, stage, points) for (name, stage), points in series.items()]
+    return series
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -82,7 +82,8 @@ class TrainingConfig:
     """How the loop runs. Steps count optimiser steps; batch_size counts sequences over all processes.
 
     micro_batch: sequences a process works on at once, its whole share if null; it changes memory, not results.
-    precision: bf16, fp32 or auto (bf16 on a GPU). look_first: validate, draw and play before the first step too. compile: whether to compile the model; null does on a GPU.
+    precision: bf16, fp32 or auto (bf16 on a GPU). compile: whether to compile the model; null does on a GPU.
+    look_first: validate, draw and play before the first step too.
     """
 
     batch_size: int = 512

@@ -34,7 +34,8 @@ def check_fresh(start: str, adaptation: AdaptationConfig, stage: StageConfig) ->
         )
     if start == "scratch" and not stage.trains_tokenizer:
         raise UserError(
-            "start=scratch needs a tokenizer that learns, else its codes stay random: set stage.tokenizer_frames above 0."
+            "start=scratch needs a tokenizer that learns, else its codes stay random: set stage.tokenizer_frames above "
+            "0."
         )
 
 
