@@ -132,8 +132,10 @@ def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
 
 
 def _thaw(node: Container) -> None:
-    """Frozen dataclasses become read-only nodes; presets and overrides must still reach them."""
+    """Frozen dataclasses become read-only nodes; presets and overrides must still reach them, and dictionaries grow."""
     OmegaConf.set_readonly(node, None)
+    if OmegaConf.get_type(node) is dict:
+        OmegaConf.set_struct(node, False)
     keys: list[Any] = []
     if isinstance(node, DictConfig):
         keys = list(node.keys())

@@ -248,7 +248,7 @@ def _reference_table() -> dict[str, dict[str, float | None]]:
 
 def _difference(one: CustomGame, other: CustomGame) -> str:
     """The first setting in which two games' descriptions differ, in words."""
-    ours, theirs = (game.spec() | game.environment for game in (one, other))
+    ours, theirs = (game.environment | game.spec() for game in (one, other))
     keys = [key for key in ours | theirs if key != "environment" and ours.get(key) != theirs.get(key)]
     return f"{keys[0]} is {ours.get(keys[0])} in one and {theirs.get(keys[0])} in the other" if keys else "in name"
 

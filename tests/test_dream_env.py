@@ -242,7 +242,6 @@ def refuse_to_open(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"game": "Pongg"}, "Unknown game 'Pongg'.*did you mean 'Pong'"),
         ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
         ({"max_episode_steps": 0}, "max_episode_steps must be at least 1, or -1"),
         ({"context": 0}, "context=0 gives the model no frame to see"),
@@ -272,6 +271,8 @@ def test_mistakes_are_refused_before_anything_is_opened(
 def test_what_is_missing_is_named(tiny_data: Path, agent: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give jowa/Dream-v0 ckpt=… and game=…"):
         gymnasium.make("jowa/Dream-v0")
+    with pytest.raises(UserError, match=r"Unknown game 'Pongg'.*did you mean 'Pong'"):
+        make(agent, game="Pongg")
     with pytest.raises(UserError, match=r"There is no agent in .*nothing"):
         make(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"the model sees 8 frames in all, set context to at most 7"):

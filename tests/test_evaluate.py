@@ -56,7 +56,8 @@ def test_results_hold_what_is_promised(first: Path, run: Path, tiny_data: Path) 
     results = results_of(first)
     assert set(results) == {
         "created", "command", "checkpoint", "model", "protocol", "config", "seed", "bootstrap", "modes", "data",
-        "references", "world_model", "roms", "versions", "wall_seconds", "held_out", "warnings",
+        "references", "world_model", "roms", "versions", "wall_seconds", "held_out", "environments",
+        "warnings",
     }  # fmt: skip
     assert Path(results["checkpoint"]).resolve() == (run / "checkpoints" / "stage2-00000004").resolve()
     assert results["command"] == " ".join(["python -m jowa.evaluate", "ckpt=link", *SMALL])
