@@ -319,7 +319,7 @@ def test_other_settings_do_not_join_a_comparison(comparison: Path, smoke_run: Pa
 def test_other_episodes_do_not_join_a_comparison(comparison: Path, smoke_run: Path, tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", lengths=(23, 9, 30, 12, 18))
     before = {path: path.stat().st_mtime_ns for path in comparison.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match="was trained on other episodes than .*other holds now"):
+    with pytest.raises(UserError, match=r"was trained on other episodes than .*other holds now"):
         compare_all(other, comparison, smoke_run, "seeds=[0,1,2]")
     assert {path: path.stat().st_mtime_ns for path in comparison.rglob("*") if path.is_file()} == before
 
