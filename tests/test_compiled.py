@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,18 @@ from jowa.training.parts import Part
 STAGES = {
     "stage 1": (StageConfig(tokenizer_frames=6), 6),
     "stage 2": (StageConfig(world_weight=0.1, td_weight=1.0, conservative_weight=0.1), 0),
+    "half imagined": (StageConfig(world_weight=0.1, td_weight=1.0, conservative_weight=0.1, tokenizer_frames=6), 6),
 }
+
+
+def part_of(name: str, lengths: list[int], seed: int = 0) -> Part:
+    frames = STAGES[name][1]
+    part = one_part(padded_batch(lengths, codes=not frames, seed=seed), frames, seed)
+    if name != "half imagined":
+        return part
+    dreamed = padded_batch(lengths[::-1], codes=True, seed=seed + 9)
+    taken = dreamed.valid & (torch.arange(8) < 6)
+    return part._replace(imagined=replace(dreamed, imagined=torch.ones(len(lengths)) > 0, taken=taken))
 
 
 def gradients(learner: Learner, part: Part) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -35,13 +47,9 @@ def gradients(learner: Learner, part: Part) -> tuple[dict[str, torch.Tensor], di
 
 @pytest.mark.parametrize("name", STAGES)
 def test_compiled_is_eager_and_compiled_once(name: str) -> None:
-    stage, frames = STAGES[name]
-    learner = small_learner(ObjectiveConfig(random_ensemble_mixture=True))
-    learner.begin(stage)
-    parts = [
-        one_part(padded_batch(lengths, codes=not frames, seed=seed), frames, seed)
-        for seed, lengths in enumerate(([8, 3, 1], [5, 8, 8], [1, 2, 8]))
-    ]
+    learner = small_learner(ObjectiveConfig(random_ensemble_mixture=True, conservative="combo"))
+    learner.begin(STAGES[name][0])
+    parts = [part_of(name, lengths, seed) for seed, lengths in enumerate(([8, 3, 1], [5, 8, 8], [1, 2, 8]))]
     eager = [gradients(learner, part) for part in parts]
     torch._dynamo.reset()
     counters.clear()
@@ -57,12 +65,12 @@ def test_compiled_is_eager_and_compiled_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_step_never_makes_the_host_wait(name: str, tmp_path: Path) -> None:
-    stage, frames = STAGES[name]
+    stage = STAGES[name][0]
     learner = small_learner(ObjectiveConfig(random_ensemble_mixture=True))
     learner.begin(stage)
     run = make_run(tmp_path, TrainingConfig(batch_size=2))
     guard, optimizers = FiniteGuard(ALONE), Optimizers(learner, stage, run.config)
-    part = one_part(padded_batch([8, 3], codes=not frames), frames)
+    part = part_of(name, [8, 3])
     with HostSyncs() as syncs:
         for step in range(2):
             train_step(run, "s", step, learner, optimizers, guard, [part])

@@ -107,7 +107,7 @@ def replace_plan(plan: Plan) -> Plan:
 
 
 def learner_with_ends(seed: int, **changes: Any) -> Learner:
-    """In double precision, in which nothing ties; other legal actions for every task; some ends foreseen."""
+    """In double precision; other legal actions for every task; some ends foreseen."""
     learner = small_learner(ObjectiveConfig(gamma=0.9), **changes).double()
     random = torch.Generator().manual_seed(seed)
     learner.legal = torch.rand(60, 18, generator=random) < 0.3
@@ -125,15 +125,18 @@ def test_what_is_imagined_is_the_plain_search(width: int, horizon: int, respect:
     search = BeamSearch(width, horizon, 0.9, respect)
     lengths = [8, 1, 3, 5, 2, 8]
     starts = starts_of(lengths, horizon)
-    made = Imagination(config, learner, ALONE).imagine([starts[:2], starts[2:]])
+    imagination = Imagination(config, learner, ALONE)
+    made = imagination.imagine([starts[:2], starts[2:]])
     assert made.ends.any(1).unique().tolist() == ([False, True] if respect else [False])
     learner.eval()
+    worth = imagination.plan(starts).scores[:, 0].tolist()
     for n, length in enumerate(lengths):
         given, task = min(length, LENGTH - horizon), int(starts.tasks[n])
         world = ModelWorld(learner.model, task)
         root = world.root(History(starts.codes[n, :given].tolist(), starts.actions[n, : given - 1].tolist()))
         legal = learner.legal[task].nonzero().flatten().tolist()
         best = beam_search(world.imagine, root, legal, search)[0]
+        assert worth[n] == pytest.approx(best.score, abs=1e-4)
         steps, actions = best.matters, list(best.actions)[: best.matters]
         taken = range(given - 1, given - 1 + steps)
         assert made.actions[n, list(taken)].tolist() == actions and set(actions) <= set(legal)

@@ -34,7 +34,7 @@ from jowa.training.speed import Workload, flops_per_token, workload
 
 CPU = torch.device("cpu")
 ALONE = Distribution(0, 1, CPU)
-FROM_2 = ["imagination.from_step=2", "stage.steps=5", "training.checkpoint_every=1", "training.keep_checkpoints=9"]
+FROM_2 = ["imagination.from_step=2", "stage.steps=6", "training.checkpoint_every=1", "training.keep_checkpoints=9"]
 ON_CODES = ["stage.tokenizer_frames=0", "objective.conservative=combo", "training.micro_batch=2"]
 
 
@@ -106,12 +106,12 @@ def test_two_processes_imagine_and_train_as_one(two: list[dict[str, dict[str, di
 def test_interrupted_equals_uninterrupted(
     smoke_run: Path, tiny_data: Path, tmp_path: Path, changes: list[str]
 ) -> None:
-    """Stopped before imagination begins, when it does, and after."""
+    """Stopped before imagination begins, when it does, after, and once the replay has overflowed."""
     settings = [*FROM_2, *changes, "imagination.replay=5"]
     whole = finetune_run(tiny_data, tmp_path / "whole", smoke_run, *settings)
-    assert [(path / REPLAY).is_file() for path in list_checkpoints(whole)] == [False] * 2 + [True] * 3
-    assert [len(replay_of(path)["tasks"]) for path in list_checkpoints(whole)[2:]] == [2, 4, 5]
-    for steps in (1, 2, 3, 4):
+    assert [(path / REPLAY).is_file() for path in list_checkpoints(whole)] == [False] * 2 + [True] * 4
+    assert [len(replay_of(path)["tasks"]) for path in list_checkpoints(whole)[2:]] == [2, 4, 5, 5]
+    for steps in (1, 2, 3, 5):
         cut = finetune_run(tiny_data, tmp_path / f"cut{steps}", smoke_run, *settings, f"stage.steps={steps}")
         finetune_run(tiny_data, cut, smoke_run, *settings, "resume=auto")
         assert final_weights(cut) == final_weights(whole)
@@ -129,7 +129,7 @@ def test_from_the_command_line_and_on_with_more_processes(smoke_run: Path, tiny_
     whole = finetune_run(tiny_data, tmp_path / "whole", smoke_run, *settings)
     out = finetune_run(tiny_data, tmp_path / "run", smoke_run, *settings, "stage.steps=3")
     before = replay_of(latest_checkpoint(out))
-    done = launch("jowa.finetune", f"resume={out}", "stage.steps=5", processes=2)
+    done = launch("jowa.finetune", f"resume={out}", "stage.steps=6", processes=2)
     assert done.returncode == 0, done.stderr
     after, alone = replay_of(latest_checkpoint(out)), replay_of(latest_checkpoint(whole))
     assert all(torch.equal(part, after[name][: len(part)]) for name, part in before.items())

@@ -1,4 +1,4 @@
-"""Sequences imagined while training: real prefixes that go on along the best beam (paper, section 4.4 and appendix)."""
+"""Sequences imagined while training: real prefixes that go on along the best beam (paper, section 5.4 and appendix)."""
 
 from __future__ import annotations
 

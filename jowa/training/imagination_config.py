@@ -1,4 +1,4 @@
-"""Imagination while training (paper, section 4.4 and appendix): what it can be told."""
+"""Imagination while training (paper, section 5.4 and appendix): what it can be told."""
 
 from __future__ import annotations
 
