@@ -38,6 +38,7 @@ from jowa.evaluation.transfer_results import (
 )
 from jowa.files import write_text
 from jowa.finetune import STAGE, FinetuneConfig
+from jowa.models.agent_files import read_description
 from jowa.resuming import check_same, flatten, newest_config
 from jowa.training.checkpoint import Place, list_checkpoints
 from jowa.training.distribution import distributed, rank_and_ranks
@@ -65,10 +66,18 @@ class TransferConfig(FinetuneConfig):
 
 @dataclass(frozen=True)
 class Basis:
-    """What all runs share: the game's name, the model's frames a sequence, and which episodes they read, in words."""
+    """What all runs share.
+
+    Attributes:
+        game: its name.
+        blocks: the model's frames a sequence.
+        fingerprint: of the game's data.
+        episodes: which of them training reads, in words.
+    """
 
     game: str
     blocks: int
+    fingerprint: str
     episodes: str
 
 
@@ -106,8 +115,8 @@ def finetune_config(config: TransferConfig, arm: str, seed: int) -> FinetuneConf
     return FinetuneConfig(**shared | {"out": out, "resume": "auto", "seed": seed, "start": arm})
 
 
-def is_finished(config: FinetuneConfig) -> bool:
-    """Whether the run is done and has been measured at its end. Raises UserError for a run of other settings."""
+def is_finished(config: FinetuneConfig, basis: Basis) -> bool:
+    """Whether the run is done and has been measured at its end. Raises UserError for one of other settings or data."""
     folder = Path(config.out)
     path = newest_config(folder)
     if path is None:
@@ -123,8 +132,15 @@ def is_finished(config: FinetuneConfig) -> bool:
             "alike: leave it as it was, or choose another out."
         )
     place = Place(STAGE, config.stage.steps)
-    done = [path.name for path in list_checkpoints(folder, STAGE)][-1:]
-    return done == [place.folder_name] and looked_at(folder, place)
+    done = list_checkpoints(folder, STAGE)[-1:]
+    if [path.name for path in done] != [place.folder_name] or not looked_at(folder, place):
+        return False
+    if read_description(done[0])["data_fingerprints"] != {basis.game: basis.fingerprint}:
+        raise UserError(
+            f"The run in {folder} was trained on other episodes than {config.data.path} holds now: restore them, or "
+            "choose another out."
+        )
+    return True
 
 
 def main(config: TransferConfig) -> None:
@@ -138,7 +154,7 @@ def main(config: TransferConfig) -> None:
     with distributed(config.training.device) as distribution, ExitStack() as held:
         distribution.on_main(lambda: held.enter_context(alone_in(out)))
         runs = [(arm, seed, finetune_config(config, arm, seed)) for arm, seed in runs_of(config)]
-        finished = distribution.from_main(lambda: [is_finished(one) for _, _, one in runs])
+        finished = distribution.from_main(lambda: [is_finished(one, basis) for _, _, one in runs])
         distribution.on_main(lambda: prepare_run_folder(config.out, config.resume, config))
         for number, ((arm, seed, one), done) in enumerate(zip(runs, finished, strict=True), start=1):
             if distribution.is_main:
@@ -158,7 +174,7 @@ def common_basis(config: TransferConfig) -> Basis:
     blocks = finetune.prepare_agent(one, start, game).model.config.blocks
     store = open_episodes(config.data.path, game, blocks)
     config.evaluation.check((game,))
-    return Basis(game, blocks, describe_choice(store, config.data))
+    return Basis(game, blocks, store.fingerprint(game), describe_choice(store, config.data))
 
 
 def train(config: FinetuneConfig, comparison: Path) -> None:

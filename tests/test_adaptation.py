@@ -127,7 +127,7 @@ def saved_in(method: str) -> tuple[bool, int]:
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage().data_ptr() not in own:
             inside.append(tensor)
-            if tensor.shape in shapes or tensor.t().shape in shapes if tensor.dim() == 2 else False:
+            if tensor.dim() == 2 and {tensor.shape, tensor.t().shape} & shapes:
                 merged[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 

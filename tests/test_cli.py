@@ -13,7 +13,7 @@ import pytest
 import yaml
 from launch import launch
 
-from jowa import convert, evaluate, finetune, pretrain, results
+from jowa import convert, evaluate, finetune, pretrain, results, transfer
 from jowa.cli import run
 from jowa.data import export, fetch, inspect, record, select, verify
 from jowa.data.importing import ImportConfig
@@ -22,6 +22,7 @@ from jowa.models.agent_files import DESCRIPTION, WEIGHTS
 ENTRY_POINTS = {
     "pretrain": (pretrain.main, pretrain.PretrainConfig),
     "finetune": (finetune.main, finetune.FinetuneConfig),
+    "transfer": (transfer.main, transfer.TransferConfig),
     "evaluate": (evaluate.main, evaluate.EvaluateConfig),
     "record": (record.main, record.RecordConfig),
     "convert": (convert.main, convert.ConvertConfig),
@@ -102,6 +103,8 @@ MISTAKES = {
     # Values
     "finetune": ("A value is missing: give game=… (or env=…) and ckpt=…",),
     "finetune ckpt={run}": ("give game=…",),
+    "transfer ckpt={run}": ("A value is missing: give game=…",),
+    "transfer game=Pong ckpt={run} data.path={data} arms=[pretraind]": ("did you mean 'pretrained'?",),
     "evaluate": ("A value is missing: give ckpt=…",),
     f"{PRETRAIN} training.batch_size=": ("'training.batch_size'", "Integer"),
     f"{PRETRAIN} training.batch_size=many": ("'training.batch_size'", "'many'", "Integer"),

@@ -32,7 +32,9 @@ def test_every_preset_and_table_travels(installed: Path) -> None:
     assert not (installed / "tests").exists()
 
 
-MODULES = ["pretrain", "finetune", "evaluate", "convert", "results", "data.record", "data.fetch", "data.verify"]
+MODULES = [
+    "pretrain", "finetune", "transfer", "evaluate", "convert", "results", "data.record", "data.fetch", "data.verify"
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("module", MODULES)

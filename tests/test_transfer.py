@@ -16,7 +16,7 @@ import pytest
 import torch
 from launch import launch
 from safetensors.torch import load_file
-from tiny_store import final_weights, states_equal
+from tiny_store import final_weights, states_equal, write_store
 
 from jowa import finetune, transfer
 from jowa.cli import load_config
@@ -314,6 +314,14 @@ def test_other_settings_do_not_join_a_comparison(comparison: Path, smoke_run: Pa
     ):
         with pytest.raises(UserError, match=message):
             compare_all(tiny_data, comparison, smoke_run, change)
+
+
+def test_other_episodes_do_not_join_a_comparison(comparison: Path, smoke_run: Path, tmp_path: Path) -> None:
+    other = write_store(tmp_path / "other", lengths=(23, 9, 30, 12, 18))
+    before = {path: path.stat().st_mtime_ns for path in comparison.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"was trained on other episodes than .*other holds now"):
+        compare_all(other, comparison, smoke_run, "seeds=[0,1,2]")
+    assert {path: path.stat().st_mtime_ns for path in comparison.rglob("*") if path.is_file()} == before
 
 
 def test_a_dry_run_says_which_runs(
