@@ -108,7 +108,13 @@ def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
 def prepare_agent(config: FinetuneConfig, start: StartingPoint, game: str) -> Agent:
     """The agent to train: what it keeps, the game's task row and its tokenizer's loss as configured."""
     agent, weights = fresh_parts(start.agent, config.start, config.seed), lpips_file(config, start)
+    actions = agent.model.config.actions
     agent = with_game(agent, game, config.task_from)
+    if config.finetune.method == "heads" and agent.model.config.actions != actions:
+        raise UserError(
+            f"finetune.method=heads would leave the embeddings of {game}'s own actions as random as they begin: set "
+            "finetune.method to lora or full, or map its actions onto ALE's by environment.actions."
+        )
     check_stride(config.data, agent.model.config.blocks)
     check_horizon(config.imagination, agent.model.config.blocks)
     check_ensemble(config.objective, agent.model.config.q_networks)

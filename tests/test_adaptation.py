@@ -35,6 +35,7 @@ STAGE = StageConfig(world_weight=0.5, td_weight=1.0, conservative_weight=0.1, le
 LORA = AdaptationConfig("lora", rank=2, alpha=3.0)
 HEADS = ("observation_head.", "reward_head.", "end_head.", "q_networks.")
 TABLES = ("code_task_embedding.weight", "action_task_embedding.weight")
+ACTIONS = "action_embedding.weight"
 MAPS = re.compile(r"trunk\.layers\.\d+\.(qkv|projection|mlp\.0|mlp\.2)\.weight")
 TASK = 7
 
@@ -64,7 +65,7 @@ def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def expected_to_train(method: str, name: str) -> bool:
     if method == "full":
         return not name.startswith("q_target.")
-    return name.startswith(HEADS) or (method == "lora" and (name in TABLES or MAPS.fullmatch(name) is not None))
+    return name.startswith(HEADS) or (method == "lora" and (name in (*TABLES, ACTIONS) or MAPS.fullmatch(name) is not None))
 
 
 def test_additions_begin_as_nothing() -> None:
@@ -85,7 +86,8 @@ def test_a_method_changes_what_it_says_and_not_a_bit_else(method: str, tmp_path:
     before = copied(merged_state(learner.model))
     originals = copied({name: p for name, p in low_rank_state(learner.model).items() if name.endswith("original")})
     config = TrainingConfig(batch_size=4, weight_decay=0.1)
-    take_steps(learner, make_run(tmp_path, config), [one_game(seed) for seed in range(4)])
+    batches = [one_game(seed) for seed in range(4)]
+    take_steps(learner, make_run(tmp_path, config), batches)
     after = merged_state(learner.model)
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     trained = {name for name in before if expected_to_train(method, name)}
@@ -93,6 +95,9 @@ def test_a_method_changes_what_it_says_and_not_a_bit_else(method: str, tmp_path:
     for table in {*TABLES} & changed:
         rows = (before[table] != after[table]).any(1).nonzero().flatten().tolist()
         assert rows == [TASK]
+    played = {int(action) for batch in batches for action in batch.actions[batch.valid]}
+    moved = {int(row) for row in (before[ACTIONS] != after[ACTIONS]).any(1).nonzero()}
+    assert moved <= played | {0} if method != "full" else moved
     now = low_rank_state(learner.model)
     assert all(torch.equal(tensor, now[name]) for name, tensor in originals.items())
     assert len(originals) == (8 if method == "lora" else 0)

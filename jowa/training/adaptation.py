@@ -24,7 +24,8 @@ ADAPTERS = "adapters.safetensors"
 @dataclass(frozen=True)
 class AdaptationConfig:
     """method: full trains the whole world-action model; heads its heads (observation, reward, end, Q) on the frozen
-    trunk; lora the heads, the game's task row and low-rank additions to the frozen trunk's linear maps.
+    trunk; lora the heads, the game's task row, its actions' embeddings, and low-rank additions to the frozen trunk's
+    linear maps.
 
     rank, alpha: of the additions alone, W + (alpha / rank) B A.
     """
@@ -85,13 +86,14 @@ def adapt(model: WorldActionModel, config: AdaptationConfig, seed: int, checkpoi
 def restrict(model: WorldActionModel, config: AdaptationConfig) -> None:
     """Freeze what the method doesn't train, and thaw nothing.
 
-    Gradients reach the trained game's row of the task embeddings alone, which don't decay: the others stay as they are.
+    Gradients reach the trained game's row of the task embeddings alone, and its actions', and embeddings don't decay:
+    the others stay as they are.
     """
     if config.method == "full":
         return
     trained: list[nn.Module | None] = [model.observation_head, model.reward_head, model.end_head, model.q_networks]
     if config.method == "lora":
-        trained += [model.code_task_embedding, model.action_task_embedding]
+        trained += [model.code_task_embedding, model.action_task_embedding, model.action_embedding]
         trained += [module.get_submodule("parametrizations.weight.0") for _, module in low_rank_maps(model)]
     kept = {parameter for module in trained if module is not None for parameter in module.parameters()}
     for parameter in model.parameters():
