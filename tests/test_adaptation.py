@@ -65,7 +65,8 @@ def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def expected_to_train(method: str, name: str) -> bool:
     if method == "full":
         return not name.startswith("q_target.")
-    return name.startswith(HEADS) or (method == "lora" and (name in (*TABLES, ACTIONS) or MAPS.fullmatch(name) is not None))
+    low_rank = name in (*TABLES, ACTIONS) or MAPS.fullmatch(name) is not None
+    return name.startswith(HEADS) or (method == "lora" and low_rank)
 
 
 def test_additions_begin_as_nothing() -> None:
