@@ -26,9 +26,10 @@ from jowa.training.adaptation import METHODS, AdaptationConfig, adapt
 from jowa.training.checkpoint import FOLDER, Place
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
-from jowa.training.loop import Run, total_counts
+from jowa.training.loop import total_counts
 from jowa.training.metrics import MetricsLog
 from jowa.training.parts import Part
+from jowa.training.run import Run
 from jowa.training.saver import CheckpointSaver
 
 CPU = torch.device("cpu")

@@ -47,10 +47,11 @@ from jowa.pretrain import PretrainConfig, new_agent
 from jowa.training.distribution import Distribution, choose_device
 from jowa.training.finite import FiniteGuard
 from jowa.training.learner import Learner
-from jowa.training.loop import Run, autocast, train_step
+from jowa.training.loop import autocast, train_step
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
 from jowa.training.parts import Part, frames_to_take, split
+from jowa.training.run import Run
 from jowa.training.speed import peak_flops, workload
 
 SQUARE = 2048

@@ -24,8 +24,9 @@ from jowa.models.agent_files import tokenizer_hash
 from jowa.pretrain import PretrainConfig
 from jowa.training.config import DataConfig
 from jowa.training.learner import Learner
-from jowa.training.loop import Regularly, Run, train_stage
+from jowa.training.loop import train_stage
 from jowa.training.metrics import FILE, MetricsLog
+from jowa.training.run import Regularly, Run
 from jowa.training.saver import Judge
 from jowa.training.stage_data import stage_data
 

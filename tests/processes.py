@@ -20,10 +20,11 @@ from jowa.training.finite import FiniteGuard
 from jowa.training.imagination import Imagination
 from jowa.training.imagination_config import NEVER, ImaginationConfig
 from jowa.training.learner import Learner
-from jowa.training.loop import Run, train_step
+from jowa.training.loop import train_step
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
 from jowa.training.parts import parts_of_steps
+from jowa.training.run import Run
 
 LENGTHS = [8] * 12 + [4, 0] + [2, 1] + [0] * 12
 """Valid steps of the sequences: 100 in the first half, 3 in the second, none in the last quarter."""

@@ -18,7 +18,7 @@ from tiny_store import final_weights, pretrain_config, pretrain_run
 from jowa import pretrain
 from jowa.cli import load_config, run
 from jowa.errors import Interrupted
-from jowa.training import interruption, loop
+from jowa.training import after_step, interruption, loop
 from jowa.training.checkpoint import latest_checkpoint, list_checkpoints, read_best
 from jowa.training.interruption import Interruption
 
@@ -158,7 +158,7 @@ def test_every_step_may_be_the_last(
 def test_a_signal_while_something_looks_at_the_run_is_heeded_too(
     short: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, stage: str
 ) -> None:
-    call, out = loop.call_hooks, tmp_path / "run"
+    call, out = after_step.call_hooks, tmp_path / "run"
 
     def signalled(run, place, *rest):
         if (place.stage, place.step) == (stage, step):
@@ -167,7 +167,7 @@ def test_a_signal_while_something_looks_at_the_run_is_heeded_too(
         return call(run, place, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "call_hooks", signalled)
+        patched.setattr(after_step, "call_hooks", signalled)
         with pytest.raises(Interrupted) as stopped:
             pretrain_run(tiny_data, out, *RANDOM)
     assert stopped.value.place == f"step {min(step + 1, 4)} of {stage}"

@@ -16,14 +16,16 @@ from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.training import loop
+from jowa.training.after_step import stop_unless_finite
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.distribution import Distribution
 from jowa.training.finite import FiniteGuard
 from jowa.training.learner import Learner
-from jowa.training.loop import Run, draw_mixture, stop_unless_finite, train_step
+from jowa.training.loop import draw_mixture, train_step
 from jowa.training.metrics import MetricsLog
 from jowa.training.optimization import Optimizers
 from jowa.training.parts import Part, frames_to_take, parts_of_steps, split, step_seed
+from jowa.training.run import Run
 
 CPU = torch.device("cpu")
 ALONE = Distribution(0, 1, CPU)

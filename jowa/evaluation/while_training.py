@@ -18,7 +18,7 @@ from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
-from jowa.training.loop import Hook, Regularly
+from jowa.training.run import Hook, Regularly
 from jowa.training.session import SCORE
 
 SEED = 1_000_000

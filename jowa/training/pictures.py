@@ -15,7 +15,7 @@ from jowa.planning.strips import Strip, dream_strips
 from jowa.planning.tree_dream import TreeDream
 from jowa.training.distribution import Distribution
 from jowa.training.learner import Learner
-from jowa.training.loop import Hook
+from jowa.training.run import Hook
 from jowa.training.warning import reason_of, warn
 
 FOLDER = "pictures"

@@ -31,9 +31,10 @@ from jowa.training.config import DataConfig, ObjectiveConfig, StageConfig, Train
 from jowa.training.distribution import Distribution, check_agreement
 from jowa.training.imagination_config import NEVER, ImaginationConfig
 from jowa.training.learner import Learner
-from jowa.training.loop import Regularly, Run, train_stage
+from jowa.training.loop import train_stage
 from jowa.training.metrics import MetricsLog, check_logger
 from jowa.training.pictures import picture_hook
+from jowa.training.run import Regularly, Run
 from jowa.training.run_folder import alone_in, looked_at, prepare_run_folder, set_aside_undone
 from jowa.training.saver import Judge
 from jowa.training.stage_data import open_selection, sequences, stage_data

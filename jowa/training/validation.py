@@ -10,8 +10,9 @@ from jowa.data.sequences import SequenceDataset
 from jowa.training.config import TrainingConfig
 from jowa.training.distribution import Distribution
 from jowa.training.learner import TALLY, Learner
-from jowa.training.loop import Hook, autocast
+from jowa.training.loop import autocast
 from jowa.training.parts import Part, draw_frames
+from jowa.training.run import Hook
 from jowa.training.tallies import summarise
 
 HELD_OUT = "held_out/total"
