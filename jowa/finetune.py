@@ -33,7 +33,7 @@ from jowa.training.distribution import distributed, rank_and_ranks
 from jowa.training.fresh_start import check_fresh, check_start, fresh_parts
 from jowa.training.imagination_config import ImaginationConfig, check_horizon, check_imagination
 from jowa.training.metrics import FILE as METRICS
-from jowa.training.new_game import find_game, open_episodes, with_game
+from jowa.training.new_game import check_heads, find_game, open_episodes, trained_games, with_game
 from jowa.training.run_plan import describe_run
 from jowa.training.session import Settings, run_stages, use_threads
 from jowa.training.stage_data import describe_choice
@@ -83,8 +83,12 @@ def check(config: FinetuneConfig) -> None:
     given = {"game=… (or env=…)": config.game or config.env, "ckpt=…": config.ckpt}
     if not all(given.values()):
         missing = " and ".join(key for key, value in given.items() if not value)
-        raise UserError(f"A value is missing: give {missing}.")
+        raise UserError(
+            f"A value is missing: give {missing}. Episodes are read from data.path: `python -m jowa.data.record "
+            "game=…` records some, `python -m jowa.data.fetch games=[…]` fetches some."
+        )
     config.environment.check()
+    config.evaluation.check(())
     check_data(config.data)
     check_training(config.training, config.objective, {"stage": config.stage})
     check_batch(config.training, rank_and_ranks()[1], {"stage": config.stage})
@@ -108,13 +112,9 @@ def lpips_file(config: FinetuneConfig, start: StartingPoint) -> str | None:
 def prepare_agent(config: FinetuneConfig, start: StartingPoint, game: str) -> Agent:
     """The agent to train: what it keeps, the game's task row and its tokenizer's loss as configured."""
     agent, weights = fresh_parts(start.agent, config.start, config.seed), lpips_file(config, start)
-    actions = agent.model.config.actions
+    if config.finetune.method == "heads":
+        check_heads(agent, game, config.task_from)
     agent = with_game(agent, game, config.task_from)
-    if config.finetune.method == "heads" and agent.model.config.actions != actions:
-        raise UserError(
-            f"finetune.method=heads would leave the embeddings of {game}'s own actions as random as they begin: set "
-            "finetune.method to lora or full, or map its actions onto ALE's by environment.actions."
-        )
     check_stride(config.data, agent.model.config.blocks)
     check_horizon(config.imagination, agent.model.config.blocks)
     check_ensemble(config.objective, agent.model.config.q_networks)
@@ -131,6 +131,7 @@ def main(config: FinetuneConfig) -> None:
     start = open_agent(config.ckpt, config.size)
     game = find_game(config.game, config.env, config.environment, config.data.path)
     data = replace(config.data, games=[game])
+    games_before = [] if config.start == "scratch" else trained_games(start.agent)
     agent = prepare_agent(config, start, game)
     stages = {STAGE: config.stage}
     is_main, ranks = rank_and_ranks()[0] == 0, rank_and_ranks()[1]
@@ -148,7 +149,7 @@ def main(config: FinetuneConfig) -> None:
             print(f"The tokenizer is trained along on pixels{f' and LPIPS ({weights})' if weights else ' alone'}.")
     settings = Settings(
         config.out, config.resume, config.seed, data, config.objective, config.training, stages, config,
-        evaluations(config.evaluation, (game,)), config.finetune, config.imagination,
+        evaluations(config.evaluation, (game,)), config.finetune, config.imagination, games_before,
     )  # fmt: skip
     with distributed(config.training.device) as distribution:
         folder = run_stages(settings, agent.tokenizer, agent.model, store, distribution)

@@ -56,6 +56,9 @@ ACTION_NAMES: tuple[str, ...] = (
 
 NUM_ACTIONS = len(ACTION_NAMES)
 
+ALE_ACTIONS = "ALE"
+"""What the full set is called where there are others."""
+
 LARGEST_ACTION_SET = 256
 """Actions are stored in a byte each."""
 
@@ -203,6 +206,13 @@ def num_actions(game: str) -> int:
     """The size of the set that the game's actions are indices into: ALE's full 18, or a registered game's own."""
     custom = custom_game(check_game(game))
     return NUM_ACTIONS if custom is None else custom.actions
+
+
+def action_set(game: str) -> str:
+    """Whose actions the game's indices mean: `ALE_ACTIONS`, or the game's name for a set of its own."""
+    custom = custom_game(check_game(game))
+    own = custom is not None and (custom.actions != NUM_ACTIONS or custom.environment.get("actions") == "fresh")
+    return game if own else ALE_ACTIONS
 
 
 def legal_actions(game: str) -> tuple[int, ...]:

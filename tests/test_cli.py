@@ -159,7 +159,7 @@ MISTAKES = {
     f"{EVALUATE} bootstrap.resamples=0": ("bootstrap.resamples",),
     f"{EVALUATE} protocol.frame_skip=0": ("protocol.frame_skip",),
     # Presets
-    "pretrain +exp=smoky": ("'exp/smoky'", "atari15, demo, smoke"),
+    "pretrain +exp=smoky": ("'exp/smoky'", "atari15, demo, laptop, smoke"),
     "pretrain exp=smoke": ("+exp=",),
     f"{PRETRAIN} model=80M": ("'model/80M'", "150M, 40M, 70M, nano"),
     f"{EVALUATE} planner=oracle": ("'planner/oracle'", "beam"),

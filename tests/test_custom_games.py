@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_learner import MODEL, TOKENIZER, small_model
+from tiny_store import finetune_run
 
 from jowa import evaluate, games, pretrain
 from jowa.cli import load_config
@@ -56,7 +57,7 @@ def saved_agent(folder: Path, store: Path, **changes: Any) -> Path:
     opened = EpisodeStore(store)
     tokenizer = Tokenizer(TOKENIZER).eval()
     sizes = with_games(MODEL, opened.games)
-    model = small_model(tasks=sizes.tasks, actions=sizes.actions).eval()
+    model = small_model(tasks=sizes.tasks, actions=sizes.actions, action_set=sizes.action_set).eval()
     folder.mkdir()
     facts = {"games": list(opened.games), "data": str(store), "holdout": 0.25, "stage": "stage2"}
     save_agent(folder, tokenizer, model, facts | changes)
@@ -110,9 +111,9 @@ def test_a_model_has_the_rows_and_the_actions_of_its_games() -> None:
     register(FRESH)
     register(MAPPED)
     assert with_games(ModelConfig(), ["Pong"]) == ModelConfig()
-    assert with_games(ModelConfig(), ["Fresh"]) == ModelConfig(tasks=61, actions=3)
+    assert with_games(ModelConfig(), ["Fresh"]) == ModelConfig(tasks=61, actions=3, action_set="Fresh")
     assert with_games(ModelConfig(), ["Pong", "Mapped"]) == ModelConfig(tasks=62)
-    model = WorldActionModel(replace(MODEL, tasks=61, actions=3), 8, 4)
+    model = WorldActionModel(replace(MODEL, tasks=61, actions=3, action_set="Fresh"), 8, 4)
     assert model.action_embedding.weight.shape[0] == 3
     for table in (model.code_task_embedding, model.action_task_embedding):
         assert table is not None and len(table.weight) == 61
@@ -121,13 +122,13 @@ def test_a_model_has_the_rows_and_the_actions_of_its_games() -> None:
     assert table.shape == (62, 3) and table.all()
     assert legal_table(("Mapped", "Pong"), ModelConfig(tasks=62))[61].nonzero().flatten().tolist() == [0, 4]
     for config, sentence in ((ModelConfig(), "knows 60 games, and Fresh is none"), (
-        ModelConfig(tasks=62), "The model has 18 actions and Fresh 3"
+        ModelConfig(tasks=62), "The model has 18 actions, those of ALE, and Fresh has 3 others"
     )):  # fmt: skip
         with pytest.raises(UserError, match=sentence):
             check_game_fits(config, "Fresh")
         with pytest.raises(UserError, match=sentence):
             legal_table(("Fresh",), config)
-    with pytest.raises(UserError, match="The model has 3 actions and Pong 18"):
+    with pytest.raises(UserError, match="ALE's actions and others, Fresh,ALE, can't be one set"):
         with_games(ModelConfig(), ["Fresh", "Pong"])
 
 
@@ -353,9 +354,9 @@ def test_pretraining_evaluation_and_recording_work_by_the_checkpoint_alone(
     forget(monkeypatch)
     for start in ("data", "emulator"):
         assert open_dreams(DreamConfig(str(run), game, start=start, device="cpu"), 2).actions == (0, 1, 2)
-    with pytest.raises(UserError, match="The model has 3 actions and Pong 18"):
+    with pytest.raises(UserError, match="The model has 3 actions, those of Toy-v0, and Pong has 18 others"):
         open_dreams(DreamConfig(str(run), "Pong", device="cpu"), 2)
-    with pytest.raises(UserError, match="The model has 3 actions and Pong 18"):
+    with pytest.raises(UserError, match="The model has 3 actions, those of Toy-v0, and Pong has 18 others"):
         evaluate.main(load_config(evaluate.EvaluateConfig, "evaluate", [f"ckpt={run}", "games=[Pong]"]))
 
 
@@ -371,7 +372,9 @@ def test_an_agent_whose_package_is_missing_names_it(tmp_path: Path, monkeypatch:
     assert not (agent / "evaluations").exists()
 
 
-def test_an_environment_from_a_package_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_from_a_package_end_to_end(
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("minigrid")
     data = tmp_path / "data"
     given = "environment.observation=render", "environment.kwargs={max_steps: 20}"
@@ -380,7 +383,8 @@ def test_an_environment_from_a_package_end_to_end(tmp_path: Path, monkeypatch: p
     store = EpisodeStore(data)
     assert set(store.parts(game)[0].provenance["versions"]) == {"gymnasium", "minigrid"}
     assert len(np.unique(store.read_frames(game, np.arange(20)), axis=0)) > 3
-    agent = saved_agent(tmp_path / "agent", data)
+    forget(monkeypatch)
+    agent = finetune_run(data, tmp_path / "agent", smoke_run, f"game={game}")
     forget(monkeypatch)
     evaluate.main(
         load_config(evaluate.EvaluateConfig, "evaluate", [f"ckpt={agent}", "episodes=1", "device=cpu", "planner=beam"])

@@ -22,6 +22,7 @@ from jowa.games import game_of, legal_mask, task_id
 from jowa.models.agent_files import Agent, load_agent
 from jowa.planning.beam_search import BeamSearch
 from jowa.training.checkpoint import latest_checkpoint
+from jowa.training.new_game import trained_games
 
 SMALL = ["stage.steps=4", "stage.tokenizer_frames=8", "training.batch_size=4", "training.checkpoint_every=2",
          "evaluation.every=0", "training.threads=1", "training.device=cpu"]  # fmt: skip
@@ -68,7 +69,10 @@ def test_mapped_actions_keep_the_agents_own(smoke_run: Path, tmp_path: Path) -> 
     recorded(tmp_path / "data", *MAPPED)
     actions = EpisodeStore(tmp_path / "data", ["Mapped"]).column("Mapped", "actions")
     assert set(actions.tolist()) == {0, 3, 4}
-    run = finetuned(tmp_path / "run", tmp_path / "data", smoke_run, "game=Mapped", "finetune.method=heads")
+    heads = [tmp_path / "run", tmp_path / "data", smoke_run, "game=Mapped", "finetune.method=heads"]
+    with pytest.raises(UserError, match=r"leave its task row as random as .*or task_from to mean or a game"):
+        finetuned(*heads)
+    run = finetuned(*heads, "task_from=mean")
     agent, before = agent_of(run).model, agent_of(smoke_run).model
     assert (agent.config.tasks, agent.config.actions) == (61, 18)
     assert torch.equal(agent.action_embedding.weight, before.action_embedding.weight)
@@ -115,11 +119,36 @@ def test_one_environment_after_another(smoke_run: Path, tmp_path: Path, monkeypa
     assert EpisodeStore(tmp_path / "played").games == ("First", "Second")
 
 
+def test_other_actions_take_the_place_of_the_agents(
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though there are as many of them: what one game's actions mean is nothing to another's."""
+    for name in ("First", "Second"):
+        recorded(tmp_path / "data", f"environment.name={name}")
+        forget(monkeypatch)
+    first = finetuned(tmp_path / "first", tmp_path / "data", smoke_run, "game=First")
+    forget(monkeypatch)
+    for method, match in (("heads", "the embeddings of its actions and its task row"), ("lora", "")):
+        if match:
+            with pytest.raises(UserError, match=match):
+                finetuned(tmp_path / "no", tmp_path / "data", first, "game=Second", f"finetune.method={method}")
+            forget(monkeypatch)
+        else:
+            finetuned(tmp_path / "second", tmp_path / "data", first, "game=Second", f"finetune.method={method}")
+    assert agent_of(tmp_path / "second").model.config.action_set == "Second"
+    assert trained_games(agent_of(tmp_path / "second")) == ["Breakout", "Pong", "First", "Second"]
+    for game in ("First", "Pong"):
+        with pytest.raises(UserError, match=f"those of Second, and {game} has .* others"):
+            evaluate.main(load_config(EvaluateConfig, "evaluate", [f"ckpt={tmp_path / 'second'}", f"games=[{game}]"]))
+    back = finetuned(tmp_path / "back", tmp_path / "data", tmp_path / "second", "game=First")
+    assert agent_of(back).model.config.action_set == "First" and agent_of(back).model.config.tasks == 62
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (["env=toy_environments:Toy-v0", "game=Pong"], "are two games: leave game out"),
-        (["env=toy_environments:Toy-v0", "finetune.method=heads"], "as random as they begin: set finetune.method to"),
+        (["game=Toy-v0", "finetune.method=heads"], "the embeddings of its actions and its task row as random"),
         (["env=toy_environments:Toy-v0", "environment.frame_skip=2"], "two different environments here"),
         (["env=toy_environments:Toy-v0", "environment.name=New"], "`python -m jowa.data.record env=toy_environments"),
         (["env=toy_environments:Toy-v0", "environment.kwargs={take: continuous}"], "has continuous actions"),

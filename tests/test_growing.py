@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from jowa import games
+from jowa.games import CustomGame, register
 from jowa.models.growing import with_room
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
+
+
+@pytest.fixture(autouse=True)
+def no_games(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games, "_registered", {})
+
 
 ACTIONS_ONLY = {"action_embedding.weight", "q_networks.weight3", "q_networks.bias3", "q_target.weight3",
                 "q_target.bias3"}  # fmt: skip
@@ -24,8 +32,11 @@ def model(q_loss: str = "c51", task_embedding: bool = True) -> WorldActionModel:
 def test_only_what_is_new_begins_at_random(q_loss: str, fresh: int | None, tasks: int) -> None:
     old = model(q_loss)
     before = {name: tensor.clone() for name, tensor in old.state_dict().items()}
-    grown = with_room(old, tasks, fresh)
+    if fresh:
+        register(CustomGame("New", tuple(range(fresh)), fresh, {"actions": "fresh"}))
+    grown = with_room(old, tasks, "New" if fresh else None)
     assert (grown.config.tasks, grown.config.actions) == (tasks, fresh or 18) and not grown.training
+    assert grown.config.action_set == ("New" if fresh else "ALE")
     for name, tensor in grown.state_dict().items():
         if "task_embedding" in name:
             assert tensor.shape[0] == tasks and torch.equal(tensor[:60], before[name])

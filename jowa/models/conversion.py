@@ -60,7 +60,7 @@ def published_size(agent: Agent) -> str:
         mine, theirs = np.array(getattr(tokenizer, key)), np.array(getattr(TOKENIZER, key))
         if not np.array_equal(mine, theirs):
             raise UserError(f"This agent has no published form: its tokenizer.{key} is {mine}, the published {theirs}.")
-    for key in ("blocks", "task_embedding", "tasks", "actions"):
+    for key in ("blocks", "task_embedding", "tasks", "actions", "action_set"):
         own, published = getattr(model, key), getattr(candidates()[0], key)
         if own != published:
             raise UserError(f"This agent has no published form: its model.{key} is {own}, the published {published}.")

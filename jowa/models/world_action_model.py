@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from jowa.errors import UserError
-from jowa.games import GAMES, LARGEST_ACTION_SET, num_actions, task_id
+from jowa.games import ALE_ACTIONS, GAMES, LARGEST_ACTION_SET, action_set, num_actions, task_id
 from jowa.models.q_ensemble import QEnsemble, ensemble_mean
 from jowa.models.transformer import KeyValueCache, Trunk, TrunkConfig
 
@@ -24,7 +24,7 @@ class ModelConfig:
 
     blocks: frames a sequence can hold, in training and in planning (context and imagined steps together); the paper
     has 8. task_embedding: whether every token is told its game. tasks: games it has a row for, the 60 of Atari first.
-    actions: size of the action set, 18 for ALE's.
+    actions: size of the action set, 18 for ALE's. action_set: ALE, or the games whose own set it is, with commas.
     """
 
     name: str = "custom"
@@ -44,6 +44,11 @@ class ModelConfig:
     task_embedding: bool = True
     tasks: int = 60
     actions: int = 18
+    action_set: str = ALE_ACTIONS
+
+    def knows_actions_of(self, game: str) -> bool:
+        """Whether the game's actions are those of the model's set."""
+        return action_set(game) in self.action_set.split(",") and num_actions(game) == self.actions
 
 
 def check_model(config: ModelConfig) -> None:
@@ -76,17 +81,23 @@ def check_game_fits(config: ModelConfig, game: str) -> None:
             f"The model knows {config.tasks} games, and {game} is none of them: finetune it on that game first "
             "(jowa.finetune)."
         )
-    if num_actions(game) != config.actions:
+    if not config.knows_actions_of(game):
         raise UserError(
-            f"The model has {config.actions} actions and {game} {num_actions(game)}: take an agent that was trained on "
-            "that game."
+            f"The model has {config.actions} actions, those of {config.action_set}, and {game} has {num_actions(game)} "
+            "others: take an agent that was trained on that game, or finetune this one on it (jowa.finetune)."
         )
 
 
 def with_games(config: ModelConfig, games: Sequence[str]) -> ModelConfig:
-    """The configuration with rows for the games and their set of actions; UserError if they have different ones."""
+    """The configuration with rows for the games and their actions, sets of one size being shared.
+
+    Raises UserError for games that have different numbers of actions.
+    """
     rows = max(config.tasks, *(task_id(game) + 1 for game in games))
-    fitting = replace(config, tasks=rows, actions=num_actions(games[0]))
+    sets = ",".join(dict.fromkeys(action_set(game) for game in games))
+    if "," in sets and ALE_ACTIONS in sets.split(","):
+        raise UserError(f"ALE's actions and others, {sets}, can't be one set: map the others by environment.actions.")
+    fitting = replace(config, tasks=rows, actions=num_actions(games[0]), action_set=sets)
     for game in games:
         check_game_fits(fitting, game)
     return fitting

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jowa.data.sources import rlu
 from jowa.data.store import EpisodeStore, NoEpisodes, check_stored_game, register_from_store
-from jowa.envs.environment_spec import FRESH, EnvironmentConfig
+from jowa.envs.environment_spec import EnvironmentConfig
 from jowa.envs.gymnasium_environments import register_environment
 from jowa.errors import UserError
-from jowa.games import BORROWED_TASKS, check_game, custom_game, num_actions, task_id
+from jowa.games import BORROWED_TASKS, check_game, custom_game, task_id
 from jowa.models.agent_files import Agent
 from jowa.models.growing import with_room
 from jowa.models.task_rows import start_task_row
@@ -37,19 +37,31 @@ def find_game(game: str | None, env: str | None, environment: EnvironmentConfig,
 def with_game(agent: Agent, game: str, task_from: str) -> Agent:
     """The agent with a task row for the game, started as `task_from` says, and a set of actions it can play it with.
 
-    A game that the agent has no row for gets a further one. If its actions are a set of their own, that takes the place
-    of the agent's, which can't play its other games any more.
+    A game that the agent has no row for gets a further one. If its actions are another set than the agent's, that takes
+    their place, and the agent can't play its other games any more.
 
     Raises:
         UserError: `task_from` is neither own, mean, paper nor a game that the agent has a row for.
     """
     sources = task_sources(agent, game, task_from)
-    model, custom = agent.model, custom_game(game)
-    is_new = task_id(game) >= model.config.tasks
-    fresh = is_new and custom is not None and custom.environment["actions"] == FRESH
-    model = with_room(model, task_id(game) + 1, num_actions(game) if fresh else None)
+    fresh = not agent.model.config.knows_actions_of(game)
+    model = with_room(agent.model, task_id(game) + 1, game if fresh else None)
     start_task_row(model, task_id(game), [task_id(source) for source in sources])
     return replace(agent, model=model)
+
+
+def check_heads(agent: Agent, game: str, task_from: str) -> None:
+    """Raises UserError when something below the heads would begin, and with heads trained alone stay, at random."""
+    config = agent.model.config
+    fresh = [] if config.knows_actions_of(game) else ["the embeddings of its actions"]
+    if config.task_embedding and task_id(game) >= config.tasks and task_sources(agent, game, task_from) == [game]:
+        fresh += ["its task row"]
+    if fresh:
+        raise UserError(
+            f"finetune.method=heads would leave {' and '.join(fresh)} as random as they begin for {game}: set "
+            "finetune.method to lora or full"
+            + (" or task_from to mean or a game." if fresh == ["its task row"] else ".")
+        )
 
 
 def task_sources(agent: Agent, game: str, task_from: str) -> list[str]:
@@ -57,7 +69,7 @@ def task_sources(agent: Agent, game: str, task_from: str) -> list[str]:
     if task_from == "paper":
         return [BORROWED_TASKS.get(game, game)]
     if task_from == "mean":
-        return list(agent.description["games"])
+        return trained_games(agent)
     if task_from == "own":
         return [game]
     try:
@@ -67,6 +79,11 @@ def task_sources(agent: Agent, game: str, task_from: str) -> list[str]:
     if not known:
         raise UserError(f"task_from={task_from} is a game that the checkpoint has no task row for: choose another.")
     return [task_from]
+
+
+def trained_games(agent: Agent) -> list[str]:
+    """All games the agent has been trained on, before it was last finetuned too."""
+    return list(dict.fromkeys([*agent.description.get("games_before", []), *agent.description["games"]]))
 
 
 def open_episodes(path: str, game: str, blocks: int) -> EpisodeStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,7 +49,8 @@ class Settings:
     """What pretraining and finetuning have in common.
 
     config: the entry point's whole configuration. evaluate: makes the hook that plays while training, whose `SCORE`
-    then says which checkpoint is a stage's best. finetune: what of the model is trained.
+    then says which checkpoint is a stage's best. finetune: what of the model is trained. games_before: what the agent
+    was trained on until now.
     """
 
     out: str
@@ -63,6 +64,7 @@ class Settings:
     evaluate: Callable[[Learner, Distribution], Regularly] | None = None
     finetune: AdaptationConfig = field(default_factory=AdaptationConfig)
     imagination: ImaginationConfig = NEVER
+    games_before: Sequence[str] = ()
 
 
 def run_stages(
@@ -95,7 +97,8 @@ def train_stages(
     missed = distribution.from_main(lambda: place is not None and not looked_at(folder, place))
     stages = remaining(settings.stages, place, folder, missed)
     selection = open_selection(store, settings.data)
-    facts = run_facts(settings.data, store, selection) | {"adaptation": settings.finetune.facts}
+    facts = run_facts(settings.data, store, selection)
+    facts |= {"adaptation": settings.finetune.facts, "games_before": list(settings.games_before)}
     # Where the data are may differ, what they are and where training goes on may not.
     check_agreement(distribution, {"the place to go on from": place, **_by_game(facts)})
     if resume_from is not None:
