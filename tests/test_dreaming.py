@@ -98,7 +98,7 @@ class OverAfterTwo:
 
 
 def test_emulator_starts_reach_back_to_no_earlier_game(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jowa.dreaming.starts, "SingleAtari", OverAfterTwo)
+    monkeypatch.setattr(jowa.dreaming.starts, "open_single", OverAfterTwo)
     starts, seen = EmulatorStarts("Pong", 5), set()
     for seed in range(20):
         start = starts.draw(np.random.default_rng(seed))
