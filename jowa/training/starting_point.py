@@ -37,7 +37,7 @@ def open_agent(ckpt: str, size: str | None = None) -> StartingPoint:
         UserError: there is none, it is damaged, or of another size.
     """
     if ckpt.startswith(PREFIX):
-        start = open_agent(str(hub_folder(ckpt)), size)
+        start = open_agent(str(hub_folder(ckpt, size)), size)
         return replace(start, folder=Path("runs", ckpt.removeprefix(PREFIX).replace("/", "--").replace("@", "--")))
     path = Path(ckpt).expanduser().absolute()
     if not holds_checkpoint(path):
