@@ -59,6 +59,12 @@ NUM_ACTIONS = len(ACTION_NAMES)
 LARGEST_ACTION_SET = 256
 """Actions are stored in a byte each."""
 
+FRESH = "fresh"
+"""What a registered game's environment says of its actions where they are a set of their own."""
+
+RESERVED_NAMES = ("codes",)
+"""What an episode store keeps in folders of its own beside those of its games."""
+
 
 @dataclass(frozen=True)
 class ReferenceScores:
@@ -113,10 +119,14 @@ def register(game: CustomGame) -> int:
     Games get the ids 60, 61, … in the order in which they come. The same game may come again, and keeps its id.
 
     Raises:
-        UserError: its name is another game's, or its actions are impossible.
+        UserError: its name is another game's or reserved, or its actions are impossible.
     """
     if game.name in GAMES:
         raise UserError(f"{game.name} is the name of an Atari game: set environment.name to another.")
+    if game.name.lower() in RESERVED_NAMES:
+        raise UserError(
+            f"{game.name} is a folder that every episode store keeps for itself: set environment.name to another."
+        )
     known = _registered.get(game.name)
     if known is not None and known.spec() != game.spec():
         raise UserError(
@@ -229,8 +239,9 @@ def legal_mask(game: str) -> NDArray[np.bool_]:
 
 def action_names(game: str) -> tuple[str, ...]:
     """What the actions of the game's set are called: ALE's names, or the numbers of a set of its own."""
-    count = num_actions(game)
-    return ACTION_NAMES if count == NUM_ACTIONS else tuple(map(str, range(count)))
+    count, custom = num_actions(game), custom_game(game)
+    fresh = custom is not None and custom.environment.get("actions") == FRESH
+    return ACTION_NAMES if count == NUM_ACTIONS and not fresh else tuple(map(str, range(count)))
 
 
 def reference(game: str) -> ReferenceScores:
