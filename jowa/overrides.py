@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-_PLAIN = re.compile(r"[A-Za-z_./][\w./+-]*", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z_./][\w./+:-]*", re.ASCII)
 _ODD = re.compile(r"([\\()\[\]{}:=, \t])")
 
 
