@@ -73,7 +73,8 @@ class Odd(gymnasium.Env[Any, Any]):
             "signed": image.transpose(2, 0, 1) / 127.5 - 1, "grey shares": (image[:, :, 0] / 255).astype(np.float32),
             "unbounded": image.astype(np.float32), "beyond": image[:, :, 0].astype(np.float32),
             "not a number": np.full(SIDES, np.nan, np.float32), "tuple": (1, image),
-            "two of a tuple": (image, 255 - image), "nested": {"eyes": {"left": image, "right": 255 - image}, "place": 0},
+            "two of a tuple": (image, 255 - image),
+            "nested": {"eyes": {"left": image, "right": 255 - image}, "place": 0},
             "deep": {"eyes": (1, image), "depth": np.zeros(SIDES, np.float32)}, "lost": {"eyes": {}},
         }[self._show]  # fmt: skip
 
