@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import os
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jowa.envs.environment_spec import EnvironmentConfig, game_name
 from jowa.errors import Interrupted, UserError
+from jowa.overrides import assignment
 from jowa.resuming import going_on
 
 Config = TypeVar("Config")
@@ -113,7 +113,7 @@ def run(main: Callable[[Any], None], schema: type[Any], name: str) -> None:
     except Interrupted as stop:
         if os.environ.get("RANK", "0") == "0":
             reason = f"stopped by {signal.Signals(stop.signal_number).name} after {stop.place}"
-            command = f"{_command(name)} {_assignment('resume', stop.run)}"
+            command = f"{_command(name)} {assignment('resume', str(stop.run))}"
             with contextlib.suppress(OSError):  # nobody may be reading any more
                 print(f"jowa: {reason}; go on with: {command}", file=sys.stderr)
         sys.exit(128 + stop.signal_number)
@@ -201,14 +201,6 @@ def _command(name: str) -> str:
     nodes, processes = (os.environ.get(key, "1") for key in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     several = "" if nodes == "1" else f"--nnodes={nodes} … "
     return f"torchrun {several}--nproc-per-node={processes} -m {_module(name)}"
-
-
-def _assignment(key: str, path: Path) -> str:
-    """key=path, in Hydra's quotes and the shell's where they are needed."""
-    if re.fullmatch(r"[\w./+-]+", str(path), re.ASCII):
-        return f"{key}={path}"
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return shlex.quote(f"{key}='{quoted}'")
 
 
 def _help(name: str, main: Callable[..., Any]) -> str:

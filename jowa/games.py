@@ -62,6 +62,12 @@ ALE_ACTIONS = "ALE"
 LARGEST_ACTION_SET = 256
 """Actions are stored in a byte each."""
 
+FRESH = "fresh"
+"""What a registered game's environment says of its actions where they are a set of their own."""
+
+RESERVED_NAMES = ("codes",)
+"""What an episode store keeps in folders of its own beside those of its games."""
+
 
 @dataclass(frozen=True)
 class ReferenceScores:
@@ -116,10 +122,14 @@ def register(game: CustomGame) -> int:
     Games get the ids 60, 61, … in the order in which they come. The same game may come again, and keeps its id.
 
     Raises:
-        UserError: its name is another game's, or its actions are impossible.
+        UserError: its name is another game's or reserved, or its actions are impossible.
     """
     if game.name in GAMES:
         raise UserError(f"{game.name} is the name of an Atari game: set environment.name to another.")
+    if game.name.lower() in RESERVED_NAMES:
+        raise UserError(
+            f"{game.name} is a folder that every episode store keeps for itself: set environment.name to another."
+        )
     known = _registered.get(game.name)
     if known is not None and known.spec() != game.spec():
         raise UserError(
@@ -211,7 +221,7 @@ def num_actions(game: str) -> int:
 def action_set(game: str) -> str:
     """Whose actions the game's indices mean: `ALE_ACTIONS`, or the game's name for a set of its own."""
     custom = custom_game(check_game(game))
-    own = custom is not None and (custom.actions != NUM_ACTIONS or custom.environment.get("actions") == "fresh")
+    own = custom is not None and (custom.actions != NUM_ACTIONS or custom.environment.get("actions") == FRESH)
     return game if own else ALE_ACTIONS
 
 
@@ -239,8 +249,7 @@ def legal_mask(game: str) -> NDArray[np.bool_]:
 
 def action_names(game: str) -> tuple[str, ...]:
     """What the actions of the game's set are called: ALE's names, or the numbers of a set of its own."""
-    count = num_actions(game)
-    return ACTION_NAMES if count == NUM_ACTIONS else tuple(map(str, range(count)))
+    return ACTION_NAMES if action_set(game) == ALE_ACTIONS else tuple(map(str, range(num_actions(game))))
 
 
 def reference(game: str) -> ReferenceScores:

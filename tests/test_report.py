@@ -260,3 +260,27 @@ def test_numbers_read_well(value, text):
 def test_versions_name_what_decides_results():
     assert {"python", "torch", "numpy", "ale-py"} <= installed_versions().keys()
     assert np.__version__ == installed_versions()["numpy"]
+
+
+def test_only_atari_games_are_said_to_be_such_and_to_have_a_speed():
+    own = fake_results(games=["Pong"])
+    grid = dataclasses.replace(
+        own,
+        modes=tuple(
+            dataclasses.replace(mode, games=tuple(dataclasses.replace(one, game="Grid-v0") for one in mode.games))
+            for mode in own.modes
+        ),
+    )
+    both = dataclasses.replace(own, modes=(own.modes[0], grid.modes[1]))
+    texts = {
+        name: check(render(results, Exhibits(films=[fake_film(game) for game in results.games]))).text
+        for name, results in (("own", own), ("grid", grid), ("both", both))
+    }
+    assert "plays 1 Atari game," in texts["own"] and "At the game's own speed: 15 agent" in texts["own"]
+    assert "plays 1 game," in texts["grid"] and "plays 2 games," in texts["both"]
+    for words in ("60 a second", "60 frames", "Atari", "emulator", "30 agent steps ("):
+        assert words not in texts["grid"], words
+    assert "Grid-v0, planning: 30 agent steps, " in texts["grid"] and "held for as many environment" in texts["grid"]
+    for words in ("Atari games at their speed: 15", "in games that aren't Atari's, as many", "Pong, planning: 30 agent "
+                  "steps (2 s), "):  # fmt: skip
+        assert words in texts["both"], words

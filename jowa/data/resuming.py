@@ -74,10 +74,11 @@ def shares_left(wanted: Sequence[Share], stored: Stored) -> list[Share]:
 def recording_alone(store: Path, games: Sequence[str]) -> Iterator[None]:
     """Keep other recorders from the games until this one is done or dies; UserError if there is one.
 
-    Two of one game and seed would store the same episodes.
+    Two of one game and seed would store the same episodes. A game's folder that was made for nothing is removed.
     """
     with contextlib.ExitStack() as stack:
         for game in games:
+            new = not (store / game).exists()
             folder = require_writable_folder(store / game, "out")
             try:
                 stack.enter_context(locked_folder(folder, wait=False, name=_LOCK))
@@ -85,7 +86,17 @@ def recording_alone(store: Path, games: Sequence[str]) -> Iterator[None]:
                 raise UserError(
                     f"Another process is recording into {folder}: wait for it, or set out to another folder."
                 ) from None
+            if new:
+                # Called while the lock is still held, for what was entered last is left first.
+                stack.callback(_remove_empty, folder)
         yield
+
+
+def _remove_empty(folder: Path) -> None:
+    if [path.name for path in folder.iterdir()] == [_LOCK]:
+        (folder / _LOCK).unlink()
+        with contextlib.suppress(OSError):  # somebody else has begun to write
+            folder.rmdir()
 
 
 def _facts(config: RecordConfig, game: str) -> dict[str, Any]:

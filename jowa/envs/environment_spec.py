@@ -1,18 +1,22 @@
-"""How an environment of Gymnasium is turned into a game: its settings, their checks, their description."""
+"""How an environment of Gymnasium is turned into a game: its settings, their checks, its description and command."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jowa.errors import UserError
-from jowa.games import ACTION_NAMES, NUM_ACTIONS, CustomGame
+from jowa.games import ACTION_NAMES, FRESH, NUM_ACTIONS, CustomGame
+from jowa.overrides import assignment
 
-FRESH, AUTO, RENDER = "fresh", "auto", "render"
+AUTO, RENDER = "auto", "render"
 INTERPOLATIONS = ("area", "nearest", "linear")
+COLOUR, FRAMES = "colour", "frames"
+LAYERS = (AUTO, COLOUR, FRAMES)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -28,8 +32,10 @@ class EnvironmentConfig:
         kwargs: what `gymnasium.make` gets beside the id.
         actions: `fresh`, a set of actions of its own, action i being the environment's i; or a list of ALE's names, one
             for each action, by which it shares the 18 actions of the Atari games.
-        observation: where the image is: `auto` (the observation, or its only uint8 image), a key of the observation's
-            dictionary, or `render` (what the environment draws).
+        observation: where the image is: `auto` (the observation, or its only image), the path to an entry of a
+            dictionary or tuple (`camera`, `eyes/left`, `0`), or `render` (what the environment draws).
+        layers: what an image's third axis is: `colour`, `frames` (of which the last counts), or `auto`: colour where it
+            has 1 or 3 entries, or 4 of which the last is opaque; frames where it has 2 or 5 to 8.
         frame_skip: environment steps an action is held: one agent step. protocol.frame_skip is for Atari only.
         max_pool: take the pixelwise maximum of the last two environment steps' grey images.
         crop: pixels to cut off: [top, bottom, left, right].
@@ -40,6 +46,7 @@ class EnvironmentConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     actions: Any = FRESH
     observation: str = AUTO
+    layers: str = AUTO
     frame_skip: int = 1
     max_pool: bool = False
     crop: list[int] | None = None
@@ -53,6 +60,8 @@ class EnvironmentConfig:
             raise UserError(
                 f"environment.interpolation must be one of {', '.join(INTERPOLATIONS)}, not '{self.interpolation}'."
             )
+        if self.layers not in LAYERS:
+            raise UserError(f"environment.layers must be one of {', '.join(LAYERS)}, not '{self.layers}'.")
         if self.crop is not None and (len(self.crop) != 4 or min(self.crop) < 0):
             raise UserError(
                 f"environment.crop must be four numbers of pixels, [top, bottom, left, right], not {self.crop}."
@@ -61,9 +70,19 @@ class EnvironmentConfig:
             raise UserError(
                 f"environment.name={self.name} can't name a folder: take letters, digits, '.', '_' and '-' only."
             )
+        self._check_kwargs()
+        return self
+
+    def _check_kwargs(self) -> None:
         if "render_mode" in self.kwargs:
             raise UserError("environment.kwargs can't hold render_mode: set environment.observation=render instead.")
-        return self
+        try:
+            json.dumps(self.kwargs, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                "environment.kwargs must hold what JSON can, for it is kept with the episodes: finite numbers, text, "
+                f"true, false, null, lists and dictionaries ({error})."
+            ) from error
 
 
 def game_name(env: str, config: EnvironmentConfig) -> str:
@@ -89,6 +108,20 @@ def settings_of(game: CustomGame) -> tuple[str, EnvironmentConfig]:
             f"The description of {game.name}'s environment is damaged or of a newer jowa ({error}): choose another "
             "checkpoint, or record its episodes again."
         ) from error
+
+
+def record_command(game: CustomGame, out: str, *more: str) -> str:
+    """What records random play of the game into the store `out`, to be pasted into a shell; `more` is put at its end.
+
+    Raises UserError when the game's description is damaged.
+    """
+    env, settings = settings_of(game)
+    plain = EnvironmentConfig(game_name(env, replace(settings, name=None)))
+    changed = {key: value for key, value in asdict(settings).items() if value != getattr(plain, key)}
+    words = [assignment("env", env), *(assignment(f"environment.{key}", value) for key, value in changed.items())]
+    return " ".join(
+        ["python -m jowa.data.record", *words, "policy=random", "steps=10000", assignment("out", out), *more]
+    )
 
 
 def action_indices(env: str, actions: Any, count: int) -> list[int] | None:

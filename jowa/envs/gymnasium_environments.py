@@ -117,7 +117,7 @@ def register_environment(env: str, config: EnvironmentConfig) -> str:
     """
     environment = make(env, config.check())
     try:
-        game = game_from(env, config, action_count(env, environment.action_space))
+        game = game_from(env, config, action_count(env, getattr(environment, "action_space", None)))
     finally:
         environment.close()
     tried = GymnasiumGame(game, ProtocolConfig(), 0)

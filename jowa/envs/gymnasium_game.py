@@ -11,17 +11,21 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from jowa.envs.environment_spec import FRESH, RENDER, EnvironmentConfig, action_indices, settings_of
+from jowa.envs.environment_spec import RENDER, EnvironmentConfig, action_indices, settings_of
+from jowa.envs.images import Grey
 from jowa.envs.protocol import ProtocolConfig, episode_seed
-from jowa.envs.screens import Grey, find_image, grey, screen
+from jowa.envs.screens import find_image, pooled, screen
 from jowa.envs.single import SingleStep
 from jowa.errors import UserError
-from jowa.games import LARGEST_ACTION_SET, CustomGame
+from jowa.games import FRESH, LARGEST_ACTION_SET, CustomGame
 
 _PACKAGES = {"MiniGrid": "minigrid", "BabyAI": "minigrid"}
 """Packages whose environments are known only once they are imported, by how the ids begin."""
 
 _CHANCES = 1
+
+_LARGEST_REWARD = float(np.finfo(np.float32).max)
+"""Rewards are stored as float32."""
 
 
 class GymnasiumGame:
@@ -40,7 +44,7 @@ class GymnasiumGame:
         self.game, self.legal = game.name, game.legal
         self._protocol = protocol.check()
         self._environment = make(self._env, self._settings)
-        self._image = find_image(self._environment, self._env, self._settings.observation)
+        self._image = find_image(self._environment, self._env, self._settings)
         self._actions = self._action_table(game)
         if protocol.no_op_starts and self._no_op is None:
             raise UserError(
@@ -56,7 +60,7 @@ class GymnasiumGame:
 
     def _action_table(self, game: CustomGame) -> dict[int, int]:
         """From the game's actions to the environment's. Raises UserError when their number has changed."""
-        space = self._environment.action_space
+        space = getattr(self._environment, "action_space", None)
         count = action_count(self._env, space)
         if count != len(game.legal):
             raise UserError(
@@ -96,9 +100,16 @@ class GymnasiumGame:
     def _begin(self, seed: int) -> Any:
         self._last = None
         try:
-            return self._environment.reset(seed=seed)[0]
+            began: Any = self._environment.reset(seed=seed)
         except Exception as error:  # whatever somebody's environment may raise
             self._fail("reset", error)
+        # Unpacking would take an image of two rows for a pair.
+        if not isinstance(began, tuple) or len(began) != 2:
+            raise UserError(
+                f"{self._env} failed in reset(): it gave {type(began).__name__} where (observation, info) was "
+                "expected: mend the environment, or wrap it."
+            )
+        return began[0]
 
     def step(self, action: int, render: bool = True) -> SingleStep:
         """Hold one of the game's actions for an agent step; without `render` there is no frame, which is faster.
@@ -108,15 +119,21 @@ class GymnasiumGame:
         if action not in self._actions:
             raise ValueError(f"{self.game} has no action {action}")
         reward, settings = 0.0, self._settings
-        for number in range(settings.frame_skip):
+        # With pooling the next screen may need the last image of a step that nobody looks at.
+        wanted = int(render) + int(settings.max_pool)
+        for left in reversed(range(settings.frame_skip)):
             observed, gained, terminated, truncated = self._advance(self._actions[action])
             reward += gained
             over = terminated or truncated
-            # The images that count: the last one, with pooling the last two.
-            if render and (over or number >= settings.frame_skip - (2 if settings.max_pool else 1)):
+            if (0 if over else left) < wanted:
                 self._look(observed)
             if over:
                 break
+        if abs(reward) > _LARGEST_REWARD:
+            raise UserError(
+                f"{self._env} gave the reward {reward:g}: mend the environment, rewards must be at most "
+                f"{_LARGEST_REWARD:.2g}."
+            )
         self._steps += 1
         cut = not terminated and (truncated or self._steps >= self._cap)
         return SingleStep(self._screen() if render else None, reward, terminated, cut)
@@ -129,26 +146,25 @@ class GymnasiumGame:
         self._last = action
         try:
             observed, reward, terminated, truncated, _ = self._environment.step(action)
-            gained = float(reward)
+            gained, ends = float(reward), (bool(terminated), bool(truncated))
         except Exception as error:  # whatever somebody's environment may raise
             self._fail("step", error)
         if not math.isfinite(gained):
             raise UserError(f"{self._env} gave the reward {gained}: mend the environment, rewards must be finite.")
-        return observed, gained, bool(terminated), bool(truncated)
+        return observed, gained, *ends
 
     def _look(self, observed: Any) -> None:
-        image = observed if self._image is None else None if self._image == RENDER else observed[self._image]
-        if self._image == RENDER:
+        shown = observed
+        if self._image.path is None:
             try:
-                image = self._environment.render()
+                shown = self._environment.render()
             except Exception as error:  # whatever somebody's environment may raise
                 self._fail("render", error)
         # A copy, for an environment may go on drawing into the same array.
-        self._greys.append(grey(image, self._env).copy())
+        self._greys.append(self._image.grey(shown).copy())
 
     def _screen(self) -> Grey:
-        pooled: Grey = np.maximum.reduce(list(self._greys))
-        return screen(pooled, self._settings.crop, self._settings.interpolation)
+        return screen(pooled(self._greys, self._env), self._settings.crop, self._settings.interpolation)
 
     def _fail(self, where: str, error: Exception) -> NoReturn:
         raise UserError(
@@ -190,8 +206,10 @@ def make(env: str, settings: EnvironmentConfig) -> gymnasium.Env[Any, Any]:
         ) from error
 
 
-def action_count(env: str, space: spaces.Space[Any]) -> int:
+def action_count(env: str, space: spaces.Space[Any] | None) -> int:
     """How many actions there are. Raises UserError unless they are a number of separate ones."""
+    if space is None:
+        raise UserError(f"{env} doesn't say what its actions are (it has no action_space): wrap it.")
     if not isinstance(space, spaces.Discrete):
         kind = {"Box": "continuous actions", "MultiDiscrete": "several actions at a time (MultiDiscrete)"}
         has = kind.get(type(space).__name__, f"actions of the kind {type(space).__name__}")

@@ -2,74 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from gymnasium import Env, spaces
-from numpy.typing import NDArray
 
 from jowa.envs.atari import SCREEN
-from jowa.envs.environment_spec import AUTO, RENDER
+from jowa.envs.environment_spec import AUTO, RENDER, EnvironmentConfig
+from jowa.envs.images import MOST_LAYERS, Grey, ImageFormat, sides
 from jowa.errors import UserError
-
-Grey = NDArray[np.uint8]
 
 _SMALLEST = 16
 """Pixels below which a side isn't a picture's but a table's: MiniGrid's 7×7×3 numbers name objects, not colours."""
 
 _INTERPOLATIONS = {"area": cv2.INTER_AREA, "nearest": cv2.INTER_NEAREST, "linear": cv2.INTER_LINEAR}
 
+Keys = tuple[str | int, ...]
+"""What leads from an observation to an entry of it."""
 
-def find_image(environment: Env[Any, Any], env: str, observation: str) -> str | None:
-    """Where the environment `env` shows its image: `render`, a key of its observation, or None for the whole of it.
+
+@dataclass(frozen=True)
+class ImagePlace:
+    """Where an environment shows its image: at the end of `path` in its observation, or what it draws (None)."""
+
+    path: Keys | None
+    format: ImageFormat
+
+    def grey(self, shown: Any) -> Grey:
+        """The image in grey (H, W) uint8, of an observation or of what was drawn. UserError when there is none."""
+        for key in self.path or ():
+            try:
+                shown = shown[key]
+            except (KeyError, IndexError, TypeError) as error:
+                raise UserError(
+                    f"{self.format.env} gave an observation without the entry {_written(self.path or ())} that its "
+                    "space promises: mend the environment, or set environment.observation to another place."
+                ) from error
+        return self.format.grey(shown)
+
+
+def find_image(environment: Env[Any, Any], env: str, settings: EnvironmentConfig) -> ImagePlace:
+    """Where the environment `env` shows its image, as `settings.observation` says.
 
     Raises:
-        UserError: it isn't where `observation` says, or nowhere, or at several places.
+        UserError: it isn't there, or nowhere, or at several places.
     """
-    space = environment.observation_space
-    if observation == RENDER:
+    if settings.observation == RENDER:
         if not _draws(environment):
             raise UserError(f"{env} draws no rgb_array: set environment.observation to where its images are, or auto.")
-        return RENDER
-    entries = space.spaces if isinstance(space, spaces.Dict) else {}
-    if observation != AUTO:
-        if observation not in entries:
-            has = f"has {', '.join(entries)}" if entries else "is no dictionary"
-            raise UserError(
-                f"environment.observation={observation} is no entry of {env}'s observation, which {has}: set it to "
-                "one, to auto or to render."
-            )
-        if not _is_image(entries[observation], 1):
-            raise _no_image(environment, env, {observation: entries[observation]})
-        return observation
-    found = [key for key, entry in entries.items() if _is_image(entry)]
+        return ImagePlace(None, ImageFormat(env, settings.layers))
+    space = getattr(environment, "observation_space", None)
+    if not isinstance(space, spaces.Space):
+        raise UserError(f"{env} doesn't say what it shows (it has no observation_space): {_advice(environment)}.")
+    entries = {_written(path): (path, entry) for path, entry in _entries(space)}
+    name = settings.observation if settings.observation != AUTO else _only_image(environment, env, entries)
+    if name not in entries or (name == "" and settings.observation != AUTO):
+        has = f"has {', '.join(entries)}" if "" not in entries else "is no dictionary"
+        raise UserError(
+            f"environment.observation={name} is no entry of {env}'s observation, which {has}: set it to one, to auto "
+            "or to render."
+        )
+    path, entry = entries[name]
+    if not _is_image(entry, 1):
+        raise _no_image(environment, env, {name: (path, entry)})
+    bounds = None if entry.dtype == np.uint8 else _bounds(entry)
+    return ImagePlace(path, ImageFormat(env, settings.layers, bounds))
+
+
+def _entries(space: spaces.Space[Any], path: Keys = ()) -> Iterable[tuple[Keys, spaces.Space[Any]]]:
+    """Everything in a space that isn't made of others, by the keys that lead there."""
+    inner: Iterable[tuple[str | int, spaces.Space[Any]]] | None = None
+    if isinstance(space, spaces.Dict):
+        inner = space.spaces.items()
+    elif isinstance(space, spaces.Tuple):
+        inner = enumerate(space.spaces)
+    if inner is None:
+        yield path, space
+        return
+    for key, entry in inner:
+        yield from _entries(entry, (*path, key))
+
+
+def _written(path: Keys) -> str:
+    return "/".join(map(str, path))
+
+
+_Entries = Mapping[str, tuple[Keys, spaces.Space[Any]]]
+
+
+def _only_image(environment: Env[Any, Any], env: str, entries: _Entries) -> str:
+    images = {name: entry for name, (_, entry) in entries.items() if _is_image(entry)}
+    # Beside a picture floats are a map of depths or the like.
+    found = [name for name, entry in images.items() if entry.dtype == np.uint8] or list(images)
     if len(found) > 1:
         raise UserError(f"{env} shows several images: set environment.observation to one of {', '.join(found)}.")
-    if not found and not _is_image(space):
+    if not found:
         raise _no_image(environment, env, entries)
-    return found[0] if found else None
+    return found[0]
 
 
 def _is_image(space: spaces.Space[Any], smallest: int = _SMALLEST) -> bool:
-    shape = space.shape or ()
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+    if not isinstance(space, spaces.Box) or (space.dtype != np.uint8 and _bounds(space) is None):
         return False
-    return (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))) and min(shape[:2]) >= smallest
+    size = sides(space.shape)
+    return size is not None and min(size) >= smallest
 
 
-def _no_image(environment: Env[Any, Any], env: str, entries: Mapping[str, spaces.Space[Any]]) -> UserError:
-    shown = entries or {"": environment.observation_space}
-    words = ", ".join(f"{key} {_kind(entry)}".strip() for key, entry in shown.items())
+def _bounds(space: spaces.Space[Any]) -> tuple[float, float] | None:
+    """The lowest and the highest value of a box of floats; None for what has no such bounds."""
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating) or not space.low.size:
+        return None
+    low, high = float(space.low.min()), float(space.high.max())
+    return (low, high) if np.isfinite(high - low) and high > low else None
+
+
+def _no_image(environment: Env[Any, Any], env: str, entries: _Entries) -> UserError:
+    words = ", ".join(f"{name} {_kind(entry)}".strip() for name, (_, entry) in entries.items()) or "empty"
     return UserError(
-        f"{env} shows no image: its observation is {words}, not uint8 (height, width) or (height, width, 1 or 3) of at "
-        f"least {_SMALLEST} pixels a side: {_advice(environment)}."
+        f"{env} shows no image that can be read: its observation is {words}, not uint8 or bounded floats of the shape "
+        f"(height, width), or with up to {MOST_LAYERS} colours or frames as first or last axis, of at least "
+        f"{_SMALLEST} pixels a side: {_advice(environment)}."
     )
 
 
 def _kind(space: spaces.Space[Any]) -> str:
-    return f"{space.dtype} {space.shape}" if isinstance(space, spaces.Box) else type(space).__name__
+    if not isinstance(space, spaces.Box):
+        return type(space).__name__
+    unbounded = np.issubdtype(space.dtype, np.floating) and _bounds(space) is None
+    return f"{space.dtype} {space.shape}{' without bounds' if unbounded else ''}"
 
 
 def _advice(environment: Env[Any, Any]) -> str:
@@ -79,26 +142,19 @@ def _advice(environment: Env[Any, Any]) -> str:
 
 
 def _draws(environment: Env[Any, Any]) -> bool:
-    return "rgb_array" in (environment.metadata.get("render_modes") or ())
+    return "rgb_array" in ((environment.metadata or {}).get("render_modes") or ())
 
 
-def grey(image: Any, env: str) -> Grey:
-    """An image (H, W), (H, W, 1) or (H, W, 3) uint8 in grey (H, W), weighted as ITU-R BT.601 does.
-
-    Raises UserError when it is none, whatever the observation space promised.
-    """
-    pixels: NDArray[Any] = image if isinstance(image, np.ndarray) else np.zeros(0)
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))):
-        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+def pooled(images: Sequence[Grey], env: str) -> Grey:
+    """The pixelwise maximum of images (H, W). Raises UserError when they are of different sizes."""
+    shapes = list(dict.fromkeys(image.shape for image in images))
+    if len(shapes) > 1:
+        sizes = " and then ".join(f"{height}×{width}" for height, width in shapes)
         raise UserError(
-            f"{env} gave {what} where a uint8 image (height, width) or (height, width, 1 or 3) was expected: set "
-            "environment.observation to another place, or wrap the environment."
+            f"{env} gave images of {sizes} pixels, whose maximum can't be taken: set environment.max_pool=false, or "
+            "wrap the environment."
         )
-    if pixels.ndim == 2:
-        return pixels
-    if pixels.shape[2] == 1:
-        return pixels[:, :, 0]
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+    return np.asarray(np.maximum.reduce(list(images)), np.uint8)
 
 
 def screen(image: Grey, crop: Sequence[int] | None, interpolation: str) -> Grey:

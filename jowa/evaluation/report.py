@@ -16,6 +16,7 @@ from jowa.evaluation.plots import Bar, score_bars
 from jowa.evaluation.results import ModeResult, Results
 from jowa.evaluation.scores import AggregateScore, Estimate, separated
 from jowa.files import write_text
+from jowa.games import GAMES
 from jowa.planning.strips import Strip
 
 LABELS = {RANDOM: "Random play", NO_PLANNING: "Without planning", PLANNING: "With planning"}
@@ -84,7 +85,8 @@ def _name(results: Results) -> str:
 
 
 def _header(results: Results) -> str:
-    games = f"{len(results.games)} Atari game{'s' if len(results.games) != 1 else ''}"
+    kind = "Atari game" if set(results.games) <= set(GAMES) else "game"
+    games = f"{len(results.games)} {kind}{'s' if len(results.games) != 1 else ''}"
     size = results.model.get("name")
     model = f"a world-action model of size {size}" if size else "a world-action model"
     return (

@@ -14,6 +14,7 @@ from jowa.evaluation.film import DECISIONS_PER_SECOND, Film, encode_film
 from jowa.evaluation.plots import stage_colour, training_curve
 from jowa.evaluation.results import Results, plain
 from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence
+from jowa.games import GAMES
 from jowa.planning.strips import Strip, strip_png
 
 _CURVES_SHOWN = 9
@@ -23,10 +24,10 @@ def films(shots: Sequence[Film]) -> str:
     """The games being played."""
     if not shots:
         return ""
-    explanation = (
-        "Each game's first episode from its beginning, at the game's own speed (15 agent steps, 60 frames a "
-        "second), in the 84×84 grey pixels the model is given."
-    )
+    explanation = "Each game's first episode from its beginning, in the 84×84 grey pixels the model is given."
+    if any(film.game in GAMES for film in shots):
+        whose = "At the game's own speed" if all(film.game in GAMES for film in shots) else "Atari games at their speed"
+        explanation += f" {whose}: 15 agent steps, 60 frames a second."
     if any(film.seen is not None for film in shots):
         explanation += " Left the screen, right what is left of it in the codes that the model really sees."
     figures = "".join(page.captioned(_player(film), _caption(film)) for film in shots)
@@ -43,8 +44,9 @@ def _player(film: Film) -> str:
 
 def _caption(film: Film) -> str:
     steps = len(film.actions)
-    seconds, points = steps / DECISIONS_PER_SECOND, page.number(float(film.rewards.sum()))
-    return f"{film.game}, {film.mode}: {steps:,} agent steps ({seconds:.0f} s), {points} points in them"
+    played = f" ({steps / DECISIONS_PER_SECOND:.0f} s)" if film.game in GAMES else ""
+    points = page.number(float(film.rewards.sum()))
+    return f"{film.game}, {film.mode}: {steps:,} agent steps{played}, {points} points in them"
 
 
 def world_model(evidence: Sequence[WorldModelEvidence], held_out: bool = True) -> str:
@@ -163,11 +165,9 @@ def training(curves: Sequence[Curve]) -> str:
 
 def conditions(results: Results) -> str:
     """Under which rules, with which software and settings."""
-    skip = results.protocol.get("frame_skip", 4)
     explanation = (
-        f"An <b>agent step</b> is one decision: the action is held for {skip} <b>frames</b> of the emulator, which "
-        "shows 60 a second. Caps on an episode's length are in frames, lengths of episodes in agent steps. The "
-        "same seeds are played in every way, and chance in an episode depends on its seed alone."
+        f"An <b>agent step</b> is one decision: the action is held for {_held(results)}, lengths of episodes in agent "
+        "steps. The same seeds are played in every way, and chance in an episode depends on its seed alone."
     )
     modes = [
         (f"{mode.mode}", f"{_settings(mode.planner) or 'no settings'}; {mode.decisions_per_second:,.0f} decisions/s, "
@@ -185,6 +185,18 @@ def conditions(results: Results) -> str:
         page.details("Environments", page.definitions(_pairs(results.environments))) if results.environments else "",
         page.details("Configuration", f"<pre>{escape(json.dumps(plain(results.config), indent=2))}</pre>"),
     )
+
+
+def _held(results: Results) -> str:
+    """For how long an action is, and what caps are counted in."""
+    frames = f"{results.protocol.get('frame_skip', 4)} <b>frames</b> of the emulator, which shows 60 a second"
+    steps = "as many <b>environment steps</b> as the environment's frame skip says"
+    atari = [game in GAMES for game in results.games]
+    if all(atari):
+        return f"{frames}. Caps on an episode's length are in frames"
+    if not any(atari):
+        return f"{steps}. Caps on an episode's length are in environment steps"
+    return f"{frames}, or, in games that aren't Atari's, {steps}. Caps on an episode's length are in these"
 
 
 def _settings(values: Mapping[str, Any]) -> str:

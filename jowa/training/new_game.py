@@ -7,13 +7,14 @@ from pathlib import Path
 
 from jowa.data.sources import rlu
 from jowa.data.store import EpisodeStore, NoEpisodes, check_stored_game, register_from_store
-from jowa.envs.environment_spec import EnvironmentConfig
+from jowa.envs.environment_spec import EnvironmentConfig, record_command
 from jowa.envs.gymnasium_environments import register_environment
 from jowa.errors import UserError
 from jowa.games import BORROWED_TASKS, check_game, custom_game, task_id
 from jowa.models.agent_files import Agent
 from jowa.models.growing import with_room
 from jowa.models.task_rows import start_task_row
+from jowa.overrides import assignment
 
 
 def find_game(game: str | None, env: str | None, environment: EnvironmentConfig, data: str) -> str:
@@ -88,24 +89,27 @@ def trained_games(agent: Agent) -> list[str]:
 
 def open_episodes(path: str, game: str, blocks: int) -> EpisodeStore:
     """The game's recorded episodes. Raises UserError saying how to get some, where there are none or too few."""
-    custom = custom_game(game)
-    if custom is None:
-        ways = f"record some with `python -m jowa.data.record game={game} steps=10000 out={path}`"
-    else:
-        env = custom.environment["id"]
-        ways = f"record some with `python -m jowa.data.record env={env} policy=random steps=10000 out={path}`"
-    if game in rlu.GAMES:
-        ways += f", fetch a good player's with `python -m jowa.data.fetch games=[{game}] checkpoints=[49] out={path}`"
     try:
         store = EpisodeStore(path, [game])
     except NoEpisodes as error:
         raise UserError(
-            f"Finetuning needs recorded episodes of {game}, and {Path(path).absolute()} has none: {ways}, or set "
-            "data.path to the folder that has them."
+            f"Finetuning needs recorded episodes of {game}, and {Path(path).absolute()} has none: {_ways(path, game)}, "
+            "or set data.path to the folder that has them."
         ) from error
     if store.transitions(game) < blocks:
         raise UserError(
             f"{game} in {path} has {store.transitions(game)} transitions, fewer than one window of {blocks} frames: "
-            f"{ways}."
+            f"{_ways(path, game, 'append=true')}."
         )
     return store
+
+
+def _ways(path: str, game: str, *more: str) -> str:
+    """How to get episodes of the game; `more` is for those that are recorded."""
+    custom, out = custom_game(game), assignment("out", path)
+    if custom is not None:
+        return f"record some with `{record_command(custom, path, *more)}`"
+    ways = f"record some with `{' '.join([f'python -m jowa.data.record game={game} steps=10000', out, *more])}`"
+    if game in rlu.GAMES:
+        ways += f", fetch a good player's with `python -m jowa.data.fetch games=[{game}] checkpoints=[49] {out}`"
+    return ways
