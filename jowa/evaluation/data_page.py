@@ -17,7 +17,7 @@ from jowa.data.parts import Part
 from jowa.data.store import FRAME_SHAPE, EpisodeStore
 from jowa.evaluation import page
 from jowa.evaluation.data_plots import ReturnsOverTime, action_bars, lengths_figure, returns_figure
-from jowa.games import action_names, legal_mask
+from jowa.games import GAMES, action_names, legal_mask
 
 PICTURES = 8
 """Frames shown of an episode."""
@@ -46,12 +46,13 @@ def _cards(overviews: Sequence[GameOverview]) -> str:
     transitions = sum(one.transitions for one in overviews)
     size = sum(one.bytes for one in overviews)
     episodes = sum(one.episodes for one in overviews)
-    hours = transitions * 4 / 60 / 3600
+    hours = f": {transitions * 4 / 60 / 3600:,.1f} hours at the games' own speed"
+    speed = hours if all(one.game in GAMES for one in overviews) else ""
     smaller = f"{transitions * _RAW_FRAME / size:.0f} times less than the bare pixels"
     cards = [
         page.card("Games", f"{len(overviews)}", f"in {sum(one.parts for one in overviews):,} parts"),
         page.card("Episodes", f"{episodes:,}", f"of {transitions / episodes:,.0f} agent steps on average"),
-        page.card("Transitions", f"{transitions:,}", f"agent steps: {hours:,.1f} hours at the games' own speed"),
+        page.card("Transitions", f"{transitions:,}", f"agent steps{speed}"),
         page.card("On disk", f"{size / 1e6:,.1f} MB", smaller),
     ]
     return f'<div class="cards">{"".join(cards)}</div>'
@@ -60,8 +61,8 @@ def _cards(overviews: Sequence[GameOverview]) -> str:
 def _table(overviews: Sequence[GameOverview]) -> str:
     explanation = (
         "<b>Returns</b> are sums of an episode's rewards as they are stored. <b>Sticky</b>: whether the emulator now "
-        "and then repeated the last action against the agent's choice. A transition is one agent step, four frames of "
-        "the emulator, of which one 84×84 picture is kept."
+        "and then repeated the last action against the agent's choice. A transition is one agent step (four frames of "
+        "the emulator in Atari games), of which one 84×84 picture is kept."
     )
     head = ["Game", "Parts", "Episodes", "Transitions", "MB", "Bytes a frame", "Mean return", "Sticky", "Source"]
     rows = [
