@@ -91,7 +91,7 @@ def test_stopped_again_and_again_a_run_ends_as_if_it_had_not_been(
         assert "Traceback" not in done.stderr and place[0] == stage
         assert latest_checkpoint(out).name == f"{stage}-{place[1]:08d}"
         words = printed(done.stderr)
-        assert words == ["python", "-m", "jowa.pretrain", f"resume='{out}'"]
+        assert words == ["python", "-m", "jowa.pretrain", f'resume="{out}"']
     before = last_step(out)[1]
     assert stop(words, out, signal.SIGKILL, "stage2", before + EVERY).returncode == -signal.SIGKILL
     killed = last_step(out)[1]
