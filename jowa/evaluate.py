@@ -74,7 +74,7 @@ class EvaluateConfig:
     games: the games to play, those of the training data if empty. episodes: for each game and way of playing.
     environments: how many of a game's episodes run side by side. execution: how imagination is computed. data: the
     episode store to compare with and to take held-out sequences from, that of the training run if null.
-    world_model_sequences: held-out sequences measured, 0 for none. film_decisions: agent steps of each game's film.
+    world_model_sequences: held-out sequences measured, 0 for none. film_agent_steps: agent steps of each game's film.
     out: where to write, <run>/evaluations/NNN if null.
     """
 
@@ -91,7 +91,7 @@ class EvaluateConfig:
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     data: str | None = None
     world_model_sequences: int = 512
-    film_decisions: int = 300
+    film_agent_steps: int = 300
     device: str = "auto"
     threads: int | None = None
     out: str | None = None
@@ -179,7 +179,7 @@ def evaluate_modes(
     """Play every mode; each process plays its share of the games and all get all results."""
     references = {game: reference(game) for game in games}
     rules = Rules(
-        config.protocol, config.seed, config.episodes, config.environments, config.film_decisions, config.execution
+        config.protocol, config.seed, config.episodes, config.environments, config.film_agent_steps, config.execution
     )
     results, rollouts = [], []
     for mode in config.modes:

@@ -31,7 +31,7 @@ def fake_mode(mode: str, games: Sequence[str] = GAMES, episodes: int = 16, sprea
         if game in games
         for seed in range(episodes)
     )
-    decisions = sum(episode.length for episode in played)
+    decisions = sum(episode.agent_steps for episode in played)
     references = {game: reference(game) for game in games}
     planner = {} if mode == RANDOM else {"name": "beam" if mode == PLANNING else "greedy", "width": 2, "context": 6}
     return score_mode(mode, planner, Rollout(played, (), decisions, 21.5), references, BootstrapConfig(resamples=500))

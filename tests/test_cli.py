@@ -163,7 +163,7 @@ MISTAKES = {
     "pretrain exp=smoke": ("+exp=",),
     f"{PRETRAIN} model=80M": ("'model/80M'", "150M, 40M, 70M, nano"),
     f"{EVALUATE} planner=oracle": ("'planner/oracle'", "beam"),
-    f"{EVALUATE} protocol=mine": ("'protocol/mine'", "sticky"),
+    f"{EVALUATE} protocol=mine": ("'protocol/mine'", "machado"),
     # Data
     f"{PRETRAIN} data.path={{out}}/none": ("no recorded episodes", "jowa.data.record", "data.path"),
     f"{PRETRAIN} data.games=[Boxing]": ("no recorded episodes of Boxing", "data.path"),

@@ -213,7 +213,7 @@ def test_a_recording_is_resumed_and_added_to_but_not_with_other_settings(
         (["policy=json:__name__"], "is no function"),
         (["game=Boxing"], "are two things to record: give one of them"),
         (["environment.kwargs={take: continuous}"], "has continuous actions"),
-        (["protocol.no_op_starts=3"], r"protocol\.no_op_starts needs an action that does nothing"),
+        (["protocol.max_no_op_frames=3"], r"protocol\.max_no_op_frames needs an action that does nothing"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(
@@ -341,7 +341,7 @@ def test_pretraining_evaluation_and_recording_work_by_the_checkpoint_alone(
     given = ["+exp=smoke", f"data.path={data}", f"out={run}", "evaluation.every=4", "evaluation.episodes=1"]
     pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", given))
     forget(monkeypatch)
-    given = [f"ckpt={run}", f"games=[{game}]", "episodes=2", "world_model_sequences=8", "film_decisions=4"]
+    given = [f"ckpt={run}", f"games=[{game}]", "episodes=2", "world_model_sequences=8", "film_agent_steps=4"]
     evaluate.main(load_config(evaluate.EvaluateConfig, "evaluate", given))
     results = json.loads((run / "evaluations" / "001" / "results.json").read_text(encoding="utf-8"))
     assert [len(mode["episodes"]) for mode in results["modes"]] == [2, 2, 2] and results["roms"] == {}

@@ -190,8 +190,8 @@ def test_the_cap_counts_frames() -> None:
         single.step(0)
 
 
-def test_no_op_starts_vary_within_their_bound() -> None:
-    protocol = ProtocolConfig(no_op_starts=3)
+def test_max_no_op_frames_vary_within_their_bound() -> None:
+    protocol = ProtocolConfig(max_no_op_frames=3)
     ale = ale_py.ALEInterface()
     ale.loadROM(rom_path("Boxing"))
     ale.reset_game()

@@ -21,7 +21,7 @@ from jowa.games import legal_actions, reference
 
 MODES = ["random", "no planning", "planning"]
 SMALL = ["device=cpu",
-         "episodes=2", "environments=2", "protocol.max_episode_frames=80", "planner.horizon=1", "film_decisions=5",
+         "episodes=2", "environments=2", "protocol.max_episode_frames=80", "planner.horizon=1", "film_agent_steps=5",
          "world_model_sequences=8", "threads=1", "bootstrap.resamples=200"]  # fmt: skip
 
 

@@ -202,8 +202,8 @@ def test_sticky_actions_repeat_the_last_one_by_the_episodes_own_chance() -> None
     assert 70 < sum(int(reward != wanted) for reward, (wanted,) in zip(rewards[0][:, 0], actions, strict=True)) < 130
 
 
-def test_no_op_starts_play_the_action_called_noop() -> None:
-    protocol = ProtocolConfig(no_op_starts=3)
+def test_max_no_op_frames_play_the_action_called_noop() -> None:
+    protocol = ProtocolConfig(max_no_op_frames=3)
     game = toy(kwargs={"length": 400}, actions=["UP", "NOOP", "LEFT"])
     starts = {make_environments([game], protocol, [seed]).reset().tobytes() for seed in [4] * 3}
     assert len(starts) == 1
@@ -218,7 +218,7 @@ def test_no_op_starts_play_the_action_called_noop() -> None:
         seen |= {number for number, one in enumerate(beginnings) if np.abs(frame - one).max() <= 1}
     assert seen == {0, 1, 2, 3}
     for other in (toy(name="fresh"), toy(name="without", actions=["UP", "DOWN", "LEFT"])):
-        with pytest.raises(UserError, match=r"protocol\.no_op_starts needs an action that does nothing"):
+        with pytest.raises(UserError, match=r"protocol\.max_no_op_frames needs an action that does nothing"):
             make_environments([other], protocol, [0])
 
 

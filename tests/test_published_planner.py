@@ -25,7 +25,7 @@ from jowa.planning.config import PlannerConfig, check_planner, make_planner
 from jowa.planning.dream import Context
 from jowa.published_scores import PUBLISHED_SIZES, OfficialEvaluation, official_evaluation
 
-SMALL = ["device=cpu", "episodes=2", "environments=2", "protocol.max_episode_frames=40", "film_decisions=2",
+SMALL = ["device=cpu", "episodes=2", "environments=2", "protocol.max_episode_frames=40", "film_agent_steps=2",
          "world_model_sequences=0", "threads=1", "bootstrap.resamples=50"]  # fmt: skip
 
 

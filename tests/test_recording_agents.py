@@ -81,9 +81,9 @@ def test_without_chance_it_plays_as_in_an_evaluation(smoke_run: Path, tmp_path: 
     environments = AtariEnvironments(["Breakout"], protocol, [0])
     agent, cpu = open_agent(str(smoke_run)).agent, choose_device("cpu", "device")
     player = agent_player(agent, planner, ExecutionConfig(), environments, cpu)
-    rollout = play(environments, player, {"Breakout": seeds}, mode="test", film_decisions=99, progress=False)
+    rollout = play(environments, player, {"Breakout": seeds}, mode="test", film_agent_steps=99, progress=False)
     film = rollout.films[0]
-    assert len(seeds) == 1 and rollout.episodes[0].length == len(actions) == 20
+    assert len(seeds) == 1 and rollout.episodes[0].agent_steps == len(actions) == 20
     assert same([film.frames, film.actions, film.rewards], [frames, actions, rewards])
     environments.close()
 

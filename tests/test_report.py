@@ -137,7 +137,7 @@ def test_cut_episodes_are_announced():
 
 def same_episode(mode: str):
     played = fake_mode(mode)
-    episodes = tuple(dataclasses.replace(one, episode_return=5.0, length=100) for one in played.episodes)
+    episodes = tuple(dataclasses.replace(one, episode_return=5.0, agent_steps=100) for one in played.episodes)
     games = tuple(dataclasses.replace(score, repeated=15) for score in played.games)
     return dataclasses.replace(played, episodes=episodes, games=games)
 

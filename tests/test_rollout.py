@@ -41,10 +41,10 @@ def test_every_seed_is_played_once_to_its_end(pongs, boxings, pong_episodes, box
     asked = [(game, seed) for game, wanted in seeds.items() for seed in wanted]
     assert [(episode.game, episode.seed) for episode in rollout.episodes] == asked
     for episode in rollout.episodes:
-        assert episode.length == 3 + episode.seed % 5
-        assert episode.episode_return == 2.0 * episode.length
+        assert episode.agent_steps == 3 + episode.seed % 5
+        assert episode.episode_return == 2.0 * episode.agent_steps
         assert episode.terminated and not episode.truncated and episode.mode == "test"
-    assert rollout.decisions == sum(episode.length for episode in rollout.episodes)
+    assert rollout.decisions == sum(episode.agent_steps for episode in rollout.episodes)
     assert rollout.decisions == sum(int(turn.playing.sum()) for turn in policy.turns)
 
 
@@ -60,7 +60,7 @@ def test_a_policy_sees_the_present_screen_of_its_episode():
 
 def test_episodes_at_the_cap_are_truncated():
     rollout = play(FakeEnvironments(["Pong"], cap=4), Constant(0), {"Pong": [0, 4]}, mode="test", progress=False)
-    assert [(one.length, one.terminated, one.truncated) for one in rollout.episodes] == [
+    assert [(one.agent_steps, one.terminated, one.truncated) for one in rollout.episodes] == [
         (3, True, False),
         (4, False, True),
     ]
@@ -98,7 +98,7 @@ def test_an_episode_depends_on_its_seed_and_not_on_who_plays_beside_it(probabili
 def test_films_keep_the_beginning_of_each_games_first_episode():
     environments = FakeEnvironments(["Pong", "Pong", "Boxing"])
     seeds = {"Pong": [2, 3], "Boxing": [4, 1]}
-    rollout = play(environments, Constant(2), seeds, mode="test", film_decisions=6, progress=False)
+    rollout = play(environments, Constant(2), seeds, mode="test", film_agent_steps=6, progress=False)
     boxing, pong = rollout.films
     assert (boxing.game, pong.game) == ("Boxing", "Pong")
     assert pong.frames[:, 0, 0].tolist() == [0, 1, 2, 3, 4] and set(pong.frames[:, 0, 2]) == {2}
@@ -149,13 +149,13 @@ def test_real_games_side_by_side_repeat_exactly():
         environments = AtariEnvironments(games, protocol, list(range(len(games))))
         seeds = episode_seeds(0, ["Pong", "Breakout"], 2)
         rollout = play(
-            environments, RandomPlayer(environments.legal), seeds, mode="random", film_decisions=5, progress=False
+            environments, RandomPlayer(environments.legal), seeds, mode="random", film_agent_steps=5, progress=False
         )
         environments.close()
         results.append(rollout)
     assert results[0].episodes == results[1].episodes
     assert len(results[0].episodes) == 4
     assert all(
-        episode.length <= 100 and episode.truncated == (episode.length == 100) for episode in results[0].episodes
+        episode.agent_steps <= 100 and episode.truncated == (episode.agent_steps == 100) for episode in results[0].episodes
     )
     assert results[0].films[1].frames.any(), "the film shows something"

@@ -153,7 +153,7 @@ def _open_vector(game: str, count: int, protocol: ProtocolConfig) -> ale_py.ALEV
         grayscale=True,
         maxpool=True,
         # ALE draws from 0 … noop_max − 1.
-        noop_max=protocol.no_op_starts + 1 if protocol.no_op_starts else 0,
+        noop_max=protocol.max_no_op_frames + 1 if protocol.max_no_op_frames else 0,
         use_fire_reset=False,
         episodic_life=False,
         life_loss_info=False,

@@ -46,9 +46,9 @@ class GymnasiumGame:
         self._environment = make(self._env, self._settings)
         self._image = find_image(self._environment, self._env, self._settings)
         self._actions = self._action_table(game)
-        if protocol.no_op_starts and self._no_op is None:
+        if protocol.max_no_op_frames and self._no_op is None:
             raise UserError(
-                f"protocol.no_op_starts needs an action that does nothing, and {self.game} names none: set it to 0, or "
+                f"protocol.max_no_op_frames needs an action that does nothing, and {self.game} names none: set it to 0, or "
                 "call one of environment.actions NOOP."
             )
         self._cap = -(-protocol.max_episode_frames // self._settings.frame_skip)
@@ -87,8 +87,8 @@ class GymnasiumGame:
         start = episode_seed(self._seed, self._episode)
         self._chances = np.random.default_rng([start, _CHANCES])
         observed = self._begin(start)
-        if self._protocol.no_op_starts:
-            for _ in range(int(self._chances.integers(self._protocol.no_op_starts + 1))):
+        if self._protocol.max_no_op_frames:
+            for _ in range(int(self._chances.integers(self._protocol.max_no_op_frames + 1))):
                 assert self._no_op is not None, "refused when it was made"
                 observed, _, terminated, truncated = self._advance(self._no_op)
                 if terminated or truncated:

@@ -17,7 +17,7 @@ class ProtocolConfig:
     repeat_action_probability: stickiness; each emulator frame repeats the previous action with this probability.
     max_episode_frames: emulator *frames* (not agent steps) after which an episode is truncated. 108 000 frames are
         27 000 agent steps, half an hour of play; the paper's authors allow 108 000 agent steps.
-    no_op_starts: at most this many emulator frames of no-op before the first screen, drawn evenly (0 = none).
+    max_no_op_frames: at most this many emulator frames of no-op before the first screen, drawn evenly (0 = none).
     random_action_probability: with which evaluation plays a random legal action instead of the policy's.
     rom_dir: folder of `<rom>.bin` files to play instead of those that come with ale-py.
     """
@@ -25,7 +25,7 @@ class ProtocolConfig:
     frame_skip: int = 4
     repeat_action_probability: float = 0.0
     max_episode_frames: int = 108_000
-    no_op_starts: int = 0
+    max_no_op_frames: int = 0
     random_action_probability: float = 0.001
     rom_dir: str | None = None
 
@@ -36,7 +36,7 @@ class ProtocolConfig:
 
     def check(self) -> ProtocolConfig:
         """Return self if every value makes sense, else raise UserError naming the key."""
-        for key, smallest in (("frame_skip", 2), ("max_episode_frames", 1), ("no_op_starts", 0)):
+        for key, smallest in (("frame_skip", 2), ("max_episode_frames", 1), ("max_no_op_frames", 0)):
             if getattr(self, key) < smallest:
                 raise UserError(f"protocol.{key} must be at least {smallest}, not {getattr(self, key)}.")
         for key in ("repeat_action_probability", "random_action_probability"):

@@ -145,7 +145,7 @@ class SingleAtari:
 
     def _play_no_ops(self, emulator_seed: int) -> None:
         # The count is drawn evenly like the vector environment's, but from other random numbers.
-        most = self.protocol.no_op_starts
+        most = self.protocol.max_no_op_frames
         count = int(np.random.default_rng(emulator_seed).integers(most + 1)) if most else 0
         for _ in range(count):
             self._ale.act(self._actions[0])

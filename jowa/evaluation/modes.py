@@ -27,14 +27,14 @@ class Rules:
     """What all ways of playing have in common.
 
     `seed` is each game's first episode's, `environments` how many of a game's `episodes` run side by side, and
-    `film_decisions` how many agent steps of each game's first episode are filmed.
+    `film_agent_steps` how many agent steps of each game's first episode are filmed.
     """
 
     protocol: ProtocolConfig
     seed: int
     episodes: int
     environments: int
-    film_decisions: int
+    film_agent_steps: int
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
 
@@ -103,7 +103,7 @@ def _play_alike(
             episode_seeds(rules.seed, games, rules.episodes),
             mode=mode,
             random_action_probability=rules.protocol.random_action_probability,
-            film_decisions=rules.film_decisions,
+            film_agent_steps=rules.film_agent_steps,
             progress=progress,
         )
     finally:

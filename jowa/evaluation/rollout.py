@@ -54,7 +54,7 @@ class Episode:
     seed: int
     mode: str
     episode_return: float
-    length: int
+    agent_steps: int
     terminated: bool
     truncated: bool
 
@@ -112,7 +112,7 @@ class _Seats:
                 seed=int(self.seeds[i]),
                 mode=mode,
                 episode_return=float(self.returns[i]),
-                length=int(self.steps[i]),
+                agent_steps=int(self.steps[i]),
                 terminated=bool(result.terminated[i]),
                 truncated=bool(result.truncated[i] and not result.terminated[i]),
             )
@@ -133,14 +133,14 @@ def play(
     *,
     mode: str,
     random_action_probability: float = 0.0,
-    film_decisions: int = 0,
+    film_agent_steps: int = 0,
     progress: bool = True,
 ) -> Rollout:
     """Plays one episode for every seed of every game, each to its end.
 
     An environment whose episode ends takes its game's next seed; when none is left it idles. With
     `random_action_probability` a uniform legal action is played instead of the chosen one. Chances depend on the
-    episode's seed and step only. The first `film_decisions` frames of each game's first episode are kept as a film.
+    episode's seed and step only. The first `film_agent_steps` frames of each game's first episode are kept as a film.
 
     Raises:
         ValueError: a game has seeds but no environment, or the same seed twice.
@@ -149,7 +149,7 @@ def play(
     seats = _Seats(environments.games, seeds)
     begins = seats.fill(np.ones(environments.num_envs, bool))
     frames = environments.reset(None, seats.seeds.tolist())
-    camera = FilmCamera(environments.games, begins, mode, film_decisions)
+    camera = FilmCamera(environments.games, begins, mode, film_agent_steps)
     finished: dict[tuple[str, int], Episode] = {}
     decisions, started = 0, time.perf_counter()
     total = sum(len(wanted) for wanted in seeds.values())

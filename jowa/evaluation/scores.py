@@ -62,7 +62,7 @@ class GameScore:
     median: float
     minimum: float
     maximum: float
-    mean_length: float
+    mean_agent_steps: float
     repeated: int
     human_normalised: Estimate | None
     dqn_normalised: Estimate | None
@@ -194,7 +194,7 @@ def game_score(
         median=float(np.median(returns)),
         minimum=float(np.min(returns)),
         maximum=float(np.max(returns)),
-        mean_length=float(np.mean(lengths)),
+        mean_agent_steps=float(np.mean(lengths)),
         repeated=repeated_episodes(returns, lengths),
         human_normalised=normalised("human"),
         dqn_normalised=normalised("dqn"),

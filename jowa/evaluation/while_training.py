@@ -66,7 +66,7 @@ def evaluation_hook(
     """
     mode = PLANNING if config.planning else NO_PLANNING
     protocol = ProtocolConfig(max_episode_frames=config.max_episode_frames)
-    rules = Rules(protocol, SEED, config.episodes, config.episodes, film_decisions=0)
+    rules = Rules(protocol, SEED, config.episodes, config.episodes, film_agent_steps=0)
     blocks = learner.model.config.blocks
     planner = replace(PlannerConfig(), context=max(1, min(PlannerConfig.context, blocks - PlannerConfig.horizon)))
 
