@@ -199,7 +199,8 @@ def test_several_at_once_through_finetuning_and_evaluation(tiny_data: Path, tmp_
     assert final_weights(tuned) != final_weights(run)
     for out in (run, tuned):
         assert list((out / "pictures").glob("*.png"))
-    options = [f"ckpt={tuned}", "planner.context=2", "episodes=1", "protocol.max_episode_frames=40", "film_agent_steps=5",
+    options = [f"ckpt={tuned}", "planner.context=2", "episodes=1", "protocol.max_episode_frames=40",
+               "film_agent_steps=5",
                "world_model_sequences=8", "device=cpu", "threads=1", "bootstrap.resamples=20",
                "modes=[planning]", f"out={tmp_path / 'out'}"]  # fmt: skip
     evaluate.main(load_config(evaluate.EvaluateConfig, "evaluate", options))

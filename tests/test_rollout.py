@@ -156,6 +156,6 @@ def test_real_games_side_by_side_repeat_exactly():
     assert results[0].episodes == results[1].episodes
     assert len(results[0].episodes) == 4
     assert all(
-        episode.agent_steps <= 100 and episode.truncated == (episode.agent_steps == 100) for episode in results[0].episodes
+        one.agent_steps <= 100 and one.truncated == (one.agent_steps == 100) for one in results[0].episodes
     )
     assert results[0].films[1].frames.any(), "the film shows something"

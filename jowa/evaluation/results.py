@@ -143,7 +143,7 @@ def score_mode(
         planner=planner,
         episodes=rollout.episodes,
         games=tuple(
-            game_score(game, returns[game], [episode.agent_steps for episode in episodes], references.get(game), bootstrap)
+            game_score(game, returns[game], [one.agent_steps for one in episodes], references.get(game), bootstrap)
             for game, episodes in by_game.items()
         ),
         human_normalised=aggregate_score(returns, references, "human", bootstrap),
