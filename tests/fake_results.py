@@ -11,7 +11,8 @@ import numpy as np
 from jowa.evaluation.film import Film
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.results import DataScore, ModeResult, Results, score_mode
-from jowa.evaluation.rollout import Episode, Rollout
+from jowa.evaluation.episode import Episode
+from jowa.evaluation.rollout import Rollout
 from jowa.evaluation.scores import BootstrapConfig
 from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence
 from jowa.games import reference
@@ -34,7 +35,7 @@ def fake_mode(mode: str, games: Sequence[str] = GAMES, episodes: int = 16, sprea
     decisions = sum(episode.agent_steps for episode in played)
     references = {game: reference(game) for game in games}
     planner = {} if mode == RANDOM else {"name": "beam" if mode == PLANNING else "greedy", "width": 2, "context": 6}
-    return score_mode(mode, planner, Rollout(played, (), decisions, 21.5), references, BootstrapConfig(resamples=500))
+    return score_mode(mode, planner, Rollout(played, decisions, 21.5), references, BootstrapConfig(resamples=500))
 
 
 def fake_evidence(game: str) -> WorldModelEvidence:

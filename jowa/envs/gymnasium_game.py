@@ -48,7 +48,7 @@ class GymnasiumGame:
         self._actions = self._action_table(game)
         if protocol.max_no_op_frames and self._no_op is None:
             raise UserError(
-                f"protocol.max_no_op_frames needs an action that does nothing, and {self.game} names none: set it to 0, "
+                f"protocol.max_no_op_frames needs an action that does nothing, and {self.game} names none: set it to 0 "
                 "or call one of environment.actions NOOP."
             )
         self._cap = -(-protocol.max_episode_frames // self._settings.frame_skip)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from jowa.errors import UserError
-from jowa.evaluation.rollout import Episode, Rollout
+from jowa.evaluation.episode import Episode
+from jowa.evaluation.rollout import Rollout
 from jowa.evaluation.scores import (
     AggregateScore,
     BootstrapConfig,

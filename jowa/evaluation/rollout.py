@@ -1,19 +1,19 @@
 """Plays episodes: many environments side by side, one decision for all of them at a time."""
 
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from jowa.envs.atari import StepResult
 from jowa.envs.environments import Environments
-from jowa.evaluation.film import Film, FilmCamera
+from jowa.evaluation.episode import Episode
 from jowa.evaluation.noise import random_legal_actions, uniform
+from jowa.evaluation.play_progress import PlayProgress
 
 _WHETHER_RANDOM, _WHICH_RANDOM = 1, 2
 
@@ -47,24 +47,10 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True)
-class Episode:
-    """One finished episode: raw return, length in agent steps, how it ended, who played."""
-
-    game: str
-    seed: int
-    mode: str
-    episode_return: float
-    agent_steps: int
-    terminated: bool
-    truncated: bool
-
-
-@dataclass(frozen=True)
 class Rollout:
-    """Episodes in the order (game, seed) they were asked for, the films kept, and what it took."""
+    """Episodes in the order (game, seed) they were asked for, and what it took to play them."""
 
     episodes: tuple[Episode, ...]
-    films: tuple[Film, ...]
     decisions: int
     seconds: float
 
@@ -74,26 +60,33 @@ class Rollout:
 
 
 class _Seats:
-    """Which episode each environment is playing: its seed, step and return so far."""
+    """Which episode each environment is playing: its seed, step and return so far; at most `at_once` of them play."""
 
-    def __init__(self, games: Sequence[str], seeds: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, games: Sequence[str], seeds: Mapping[str, Sequence[int]], at_once: int) -> None:
         self.games = list(games)
-        self._waiting = {game: deque(wanted) for game, wanted in seeds.items()}
+        self.at_once = at_once
+        self._waiting = [(game, seed) for game, wanted in seeds.items() for seed in wanted]
         self.playing = np.zeros(len(games), bool)
         self.begins = np.zeros(len(games), bool)
         self.seeds = np.zeros(len(games), np.int64)
         self.steps = np.zeros(len(games), np.int64)
         self.returns = np.zeros(len(games), np.float64)
 
-    def fill(self, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Starts each free environment on its game's next episode; returns which of them got one."""
-        self.begins = np.zeros_like(free)
-        for index in np.flatnonzero(free):
-            waiting = self._waiting.get(self.games[index])
-            self.begins[index] = bool(waiting)
-            if waiting:
-                self.seeds[index] = waiting.popleft()
-        self.playing[free] = self.begins[free]
+    def fill(self) -> NDArray[np.bool_]:
+        """Starts the next episodes in free environments of their games; returns which environments got one."""
+        self.begins = np.zeros_like(self.playing)
+        free: dict[str, list[int]] = defaultdict(list)
+        for index in np.flatnonzero(~self.playing)[::-1].tolist():
+            free[self.games[index]].append(index)
+        places, left = self.at_once - int(self.playing.sum()), []
+        for game, seed in self._waiting:
+            if places and free[game]:
+                index, places = free[game].pop(), places - 1
+                self.begins[index], self.seeds[index] = True, seed
+            else:
+                left.append((game, seed))
+        self._waiting = left
+        self.playing |= self.begins
         self.steps[self.begins] = 0
         self.returns[self.begins] = 0.0
         return self.begins
@@ -101,8 +94,8 @@ class _Seats:
     def turn(self, frames: NDArray[np.uint8]) -> Turn:
         return Turn(frames, self.begins.copy(), self.playing.copy(), self.seeds.copy(), self.steps.copy())
 
-    def advance(self, result: StepResult, mode: str) -> tuple[NDArray[np.bool_], dict[tuple[str, int], Episode]]:
-        """Books one step; returns which environments ended and their episodes."""
+    def advance(self, result: StepResult, mode: str) -> dict[tuple[str, int], Episode]:
+        """Books one step, frees the environments that ended and returns their episodes."""
         self.returns[self.playing] += result.rewards[self.playing]
         self.steps[self.playing] += 1
         ended = self.playing & (result.terminated | result.truncated)
@@ -118,7 +111,8 @@ class _Seats:
             )
             for i in np.flatnonzero(ended)
         }
-        return ended, finished
+        self.playing &= ~ended
+        return finished
 
 
 def episode_seeds(seed: int, games: Sequence[str], episodes: int) -> dict[str, list[int]]:
@@ -132,46 +126,46 @@ def play(
     seeds: Mapping[str, Sequence[int]],
     *,
     mode: str,
+    at_once: int | None = None,
     random_action_probability: float = 0.0,
-    film_agent_steps: int = 0,
+    keep: Callable[[Episode], None] = lambda episode: None,
     progress: bool = True,
 ) -> Rollout:
     """Plays one episode for every seed of every game, each to its end.
 
-    An environment whose episode ends takes its game's next seed; when none is left it idles. With
-    `random_action_probability` a uniform legal action is played instead of the chosen one. Chances depend on the
-    episode's seed and step only. The first `film_agent_steps` frames of each game's first episode are kept as a film.
+    Episodes begin in the order given, as soon as fewer than `at_once` (None: any number) are being played and an
+    environment of their game is free; environments that have none idle. With `random_action_probability` a uniform
+    legal action is played instead of the chosen one. Chances depend on the episode's seed and step only, so that what
+    is played doesn't depend on what is played beside it. `keep` is given each episode as soon as it has ended.
 
     Raises:
         ValueError: a game has seeds but no environment, or the same seed twice.
     """
     _check(environments.games, seeds)
-    seats = _Seats(environments.games, seeds)
-    begins = seats.fill(np.ones(environments.num_envs, bool))
+    seats = _Seats(environments.games, seeds, environments.num_envs if at_once is None else at_once)
+    seats.fill()
     frames = environments.reset(None, seats.seeds.tolist())
-    camera = FilmCamera(environments.games, begins, mode, film_agent_steps)
     finished: dict[tuple[str, int], Episode] = {}
     decisions, started = 0, time.perf_counter()
-    total = sum(len(wanted) for wanted in seeds.values())
-    with tqdm(desc=mode, unit=" decisions", disable=not progress) as bar:
+    with PlayProgress(mode, sum(map(len, seeds.values())), progress) as bar:
         while seats.playing.any():
             turn = seats.turn(frames)
             actions = with_chance(policy.act(turn), turn, environments.legal, random_action_probability)
             policy.record(actions)
             result = environments.step(actions)
-            camera.shoot(turn.frames, actions, result.rewards)
-            ended, episodes = seats.advance(result, mode)
-            camera.cut(ended)
-            finished |= episodes
             decisions += int(turn.playing.sum())
             frames = result.frames
-            begins = seats.fill(ended)
-            if begins.any():
-                frames = environments.reset(begins, seats.seeds.tolist())
-            bar.update(int(turn.playing.sum()))
-            bar.set_postfix_str(f"{len(finished)} of {total} episodes", refresh=False)
+            ended = seats.advance(result, mode)
+            finished |= ended
+            for episode in ended.values():
+                keep(episode)
+            if ended and seats.fill().any():
+                frames = environments.reset(seats.begins, seats.seeds.tolist())
+            elif not ended:
+                seats.begins[:] = False
+            bar.show(finished.values(), seats.steps[seats.playing], decisions)
     ordered = tuple(finished[game, seed] for game, wanted in seeds.items() for seed in wanted)
-    return Rollout(ordered, camera.films(), decisions, time.perf_counter() - started)
+    return Rollout(ordered, decisions, time.perf_counter() - started)
 
 
 def _check(games: Sequence[str], seeds: Mapping[str, Sequence[int]]) -> None:
