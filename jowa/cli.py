@@ -178,8 +178,10 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
         return f"Unknown configuration key '{key}'; {hint}"
     option = re.search(r"Could not find '([^']+)'.*?(?:Available options in '[^']*':(.*))?$", text, re.DOTALL)
     if option:
-        names = ", ".join((option.group(2) or "").split("Config search path")[0].split())
-        return f"There is no preset '{option.group(1)}'" + (f"; choose one of: {names}." if names else ".")
+        names = (option.group(2) or "").split("Config search path")[0].split()
+        close = difflib.get_close_matches(option.group(1).rpartition("/")[2], names, n=1, cutoff=0.5)
+        nearest = f"; did you mean '{close[0]}'? There are" if close else "; choose one of"
+        return f"There is no preset '{option.group(1)}'" + (f"{nearest}: {', '.join(names)}." if names else ".")
     key = getattr(cause, "full_key", None)
     first = str(cause).strip().splitlines()[0]
     if key and "is not a ListConfig" in first:

@@ -1,23 +1,28 @@
 """Evaluate an agent: episodes of every game with and without planning, beside random play and the recorded data.
 
     python -m jowa.evaluate ckpt=runs/demo
+    python -m jowa.evaluate ckpt=runs/demo protocol=machado episodes=100
     torchrun --nproc-per-node=2 -m jowa.evaluate ckpt=runs/demo episodes=32
 
-Under torchrun the games are shared among the processes. Writes results.json and report.html into a new folder
-<run>/evaluations/NNN.
+All games' episodes run through shared batches; under torchrun the processes share the episodes. Writes results.json,
+report.html and episodes.jsonl into a new folder <run>/evaluations/NNN. The same command goes on with an evaluation that
+was interrupted: episodes that are finished are not played again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jowa import __version__
 from jowa.cli import run
 from jowa.data.batch import Batch
 from jowa.data.sequences import SequenceDataset
@@ -27,15 +32,17 @@ from jowa.envs.environments import check_playable, identity
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
 from jowa.evaluation.curves import read_curves
+from jowa.evaluation.folder import opened
+from jowa.evaluation.ledger import Ledger, close_ledger, read_ledger
 from jowa.evaluation.modes import (
     NO_PLANNING,
     PLANNING,
     RANDOM,
+    Planners,
     Rules,
-    merge,
     planner_settings,
     planners_of,
-    play_mode,
+    play_shared,
 )
 from jowa.evaluation.report import Exhibits, write_report
 from jowa.evaluation.results import (
@@ -43,23 +50,22 @@ from jowa.evaluation.results import (
     ModeResult,
     Results,
     installed_versions,
-    new_evaluation_folder,
     score_mode,
     write_results,
 )
-from jowa.evaluation.rollout import Rollout
+from jowa.evaluation.rollout import episode_seeds
 from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
 from jowa.evaluation.table import score_table
 from jowa.evaluation.world_model import WorldModelEvidence, measure_world_model
-from jowa.files import require_writable_folder
 from jowa.games import check_game, reference
-from jowa.models.agent_files import Agent
+from jowa.models.agent_files import Agent, weights_hash
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
-from jowa.planning.strips import dream_strips, reconstruct
+from jowa.planning.strips import dream_strips
 from jowa.planning.tree_dream import TreeDream
 from jowa.training.distribution import Distribution, distributed
 from jowa.training.metrics import FILE as METRICS
+from jowa.training.new_game import trained_games
 from jowa.training.pictures import FOLDER as PICTURES
 from jowa.training.pictures import representative_sequences
 from jowa.training.session import use_threads
@@ -72,17 +78,18 @@ class EvaluateConfig:
     checkpoint of another size, any if null.
 
     games: the games to play, those of the training data if empty. episodes: for each game and way of playing.
-    environments: how many of a game's episodes run side by side. execution: how imagination is computed. data: the
-    episode store to compare with and to take held-out sequences from, that of the training run if null.
+    environments: how many episodes, of all games together, run side by side in each process; what is played doesn't
+    depend on it. execution: how imagination is computed. data: the episode store to compare with and to take held-out
+    sequences from, that of the training run if null.
     world_model_sequences: held-out sequences measured, 0 for none. film_agent_steps: agent steps of each game's film.
-    out: where to write, <run>/evaluations/NNN if null.
+    out: where to write, <run>/evaluations/NNN if null. anew: begin another one, though the same was interrupted.
     """
 
     ckpt: str = "???"
     size: str | None = None
     games: list[str] = field(default_factory=list)
     episodes: int = 16
-    environments: int = 16
+    environments: int = 64
     seed: int = 0
     modes: list[str] = field(default_factory=lambda: [RANDOM, NO_PLANNING, PLANNING])
     planner: PlannerConfig = field(default_factory=PlannerConfig)
@@ -95,6 +102,7 @@ class EvaluateConfig:
     device: str = "auto"
     threads: int | None = None
     out: str | None = None
+    anew: bool = False
 
 
 def check(config: EvaluateConfig) -> None:
@@ -125,16 +133,21 @@ def main(config: EvaluateConfig) -> None:
     # Not before the agent is there: which games there are beside Atari's is in its description.
     games = tuple(map(check_game, config.games or agent.description["games"]))
     check_playable(games, config.protocol)
-    for mode in config.modes:
-        planners_of(mode, config.planner, agent, games)
+    planners = {mode: planners_of(mode, config.planner, agent, games) for mode in config.modes}
     store = open_store(config, agent, games)
-    with distributed(config.device, "device") as distribution:
-        folder = distribution.on_main(lambda: output_folder(config, start.folder))
+    with distributed(config.device, "device") as distribution, contextlib.ExitStack() as held:
+        settings = what_decides(config, agent, games, planners)
+        folder = distribution.from_main(
+            lambda: held.enter_context(opened(start.folder / "evaluations", config.out, settings, config.anew))
+        )
+        if distribution.is_main and (unseen := unseen_games(agent, games)):
+            print(f"Note: the agent was never trained on {', '.join(unseen)}.", file=sys.stderr)
         agent.tokenizer.to(distribution.device)
         agent.model.to(distribution.device)
         started = time.perf_counter()
-        modes, rollouts = evaluate_modes(config, agent, games, distribution)
-        if folder is None:
+        with going_on(folder, distribution):
+            modes = evaluate_modes(config, agent, games, planners, folder, distribution)
+        if not distribution.is_main:
             return
         evidence, batches = held_out_evidence(config, agent, store)
         identities = {game: identity(game, config.protocol) for game in games}
@@ -142,6 +155,7 @@ def main(config: EvaluateConfig) -> None:
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             command=" ".join(["python -m jowa.evaluate", *sys.argv[1:]]),
             checkpoint=str(start.checkpoint),
+            weights=settings["weights"],
             model=agent.description["model"],
             protocol=asdict(config.protocol),
             config=asdict(config),
@@ -156,41 +170,69 @@ def main(config: EvaluateConfig) -> None:
             versions=installed_versions(),
             wall_seconds=time.perf_counter() - started,
             held_out=agent.description["holdout"] is not None,
+            unseen_games=unseen_games(agent, games),
         )
+        for leftover in (folder / "report.html", folder / "results.json"):
+            leftover.unlink(missing_ok=True)  # of this evaluation, interrupted before it was finished
+        write_report(folder / "report.html", results, exhibits(agent, start.folder, batches))
         write_results(folder / "results.json", results)
-        write_report(folder / "report.html", results, exhibits(agent, start.folder, rollouts, batches))
     print(score_table(results))
     print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
 
 
-def output_folder(config: EvaluateConfig, run_folder: Path) -> Path:
-    """A new folder for this evaluation. Raises UserError when it can't be written or isn't empty."""
-    if config.out is None:
-        return new_evaluation_folder(run_folder)
-    folder = require_writable_folder(config.out, "out")
-    if any(folder.iterdir()):
-        raise UserError(f"out={config.out} isn't empty: choose another out.")
-    return folder
+def what_decides(
+    config: EvaluateConfig, agent: Agent, games: Sequence[str], planners: Mapping[str, Planners]
+) -> dict[str, Any]:
+    """All that the episodes depend on: by it an interrupted evaluation is known again."""
+    return {
+        "jowa": __version__,
+        "weights": weights_hash(agent),
+        "games": list(games),
+        "modes": list(config.modes),
+        "episodes": config.episodes,
+        "seed": config.seed,
+        "protocol": asdict(config.protocol),
+        "precision": config.execution.precision,
+        "planners": {mode: {game: asdict(one) for game, one in own.items()} for mode, own in planners.items()},
+        "roms": {game: identity(game, config.protocol) for game in games},
+    }
+
+
+@contextlib.contextmanager
+def going_on(folder: Path, distribution: Distribution) -> Iterator[None]:
+    """Says on Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if distribution.is_main:
+            kept = len(read_ledger(folder))
+            print(f"\n{kept} finished episodes are kept in {folder}; the same command goes on.", file=sys.stderr)
+        raise
 
 
 def evaluate_modes(
-    config: EvaluateConfig, agent: Agent, games: tuple[str, ...], distribution: Distribution
-) -> tuple[list[ModeResult], list[Rollout]]:
-    """Play every mode; each process plays its share of the games and all get all results."""
+    config: EvaluateConfig,
+    agent: Agent,
+    games: tuple[str, ...],
+    planners: Mapping[str, Planners],
+    folder: Path,
+    distribution: Distribution,
+) -> list[ModeResult]:
+    """Play every mode's episodes that the folder's ledger doesn't have yet; all processes get all results."""
     references = {game: reference(game) for game in games}
-    rules = Rules(
-        config.protocol, config.seed, config.episodes, config.environments, config.film_agent_steps, config.execution
-    )
-    results, rollouts = [], []
+    rules = Rules(config.protocol, config.environments, config.execution)
+    seeds = episode_seeds(config.seed, games, config.episodes)
+    kept = distribution.from_main(lambda: read_ledger(folder))
+    if kept and distribution.is_main:
+        print(f"Going on in {folder}: {len(kept)} episodes are there already.", file=sys.stderr)
+    ledger = Ledger(folder, distribution.rank)
+    results = []
     for mode in config.modes:
-        planners = planners_of(mode, config.planner, agent, games)
-        mine = games[distribution.rank :: distribution.ranks]
-        rollout = play_mode(mode, agent, mine, planners, rules, distribution.device, progress=distribution.is_main)
-        gathered = distribution.gather(rollout)
-        whole = merge(gathered, games, seconds=max(one.seconds for one in gathered))
-        results.append(score_mode(mode, planner_settings(planners), whole, references, config.bootstrap))
-        rollouts.append(whole)
-    return results, rollouts
+        rollout = play_shared(mode, agent, seeds, planners[mode], rules, distribution, kept, ledger)
+        results.append(score_mode(mode, planner_settings(planners[mode]), rollout, references, config.bootstrap))
+    keys = [(mode, game, seed) for mode in config.modes for game, wanted in seeds.items() for seed in wanted]
+    distribution.on_main(lambda: close_ledger(folder, keys))
+    return results
 
 
 def open_store(config: EvaluateConfig, agent: Agent, games: tuple[str, ...]) -> EpisodeStore | None:
@@ -244,18 +286,21 @@ def encoded_batches(data: SequenceDataset, agent: Agent, sequences: int, size: i
         yield batch.with_codes(codes.view(*batch.actions.shape, -1))
 
 
-def exhibits(agent: Agent, run_folder: Path, rollouts: Sequence[Rollout], batch: Batch | None) -> Exhibits:
+def exhibits(agent: Agent, run_folder: Path, batch: Batch | None) -> Exhibits:
     """Curves, films and strips for the report; the films are of the agent's best way of playing."""
-    order = (RANDOM, NO_PLANNING, PLANNING)
-    rollout = max(rollouts, key=lambda one: order.index(one.episodes[0].mode))
-    films = [replace(film, seen=reconstruct(agent.tokenizer, film.frames)) for film in rollout.films]
     metrics = run_folder / METRICS
     return Exhibits(
         curves=read_curves(metrics) if metrics.is_file() else (),
-        films=films,
+        films=(),
         strips=dream_strips(agent.tokenizer, TreeDream(agent.model), batch) if batch is not None else (),
         pictures=sorted((run_folder / PICTURES).glob("*.png"))[-1:],
     )
+
+
+def unseen_games(agent: Agent, games: Sequence[str]) -> tuple[str, ...]:
+    """The games that the agent was never trained on, as far as it is known what it was trained on."""
+    trained = trained_games(agent)
+    return tuple(game for game in games if trained and game not in trained)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jowa.evaluation.episode import Episode
 from jowa.evaluation.film import Film
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.results import DataScore, ModeResult, Results, score_mode
-from jowa.evaluation.episode import Episode
 from jowa.evaluation.rollout import Rollout
 from jowa.evaluation.scores import BootstrapConfig
 from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence

@@ -163,7 +163,10 @@ MISTAKES = {
     "pretrain exp=smoke": ("+exp=",),
     f"{PRETRAIN} model=80M": ("'model/80M'", "150M, 40M, 70M, nano"),
     f"{EVALUATE} planner=oracle": ("'planner/oracle'", "beam"),
-    f"{EVALUATE} protocol=mine": ("'protocol/mine'", "machado"),
+    f"{EVALUATE} protocol=mine": ("'protocol/mine'", "choose one of", "machado"),
+    f"{EVALUATE} protocol=machdo": ("'protocol/machdo'", "did you mean 'machado'?", "nature, published, quick"),
+    f"{EVALUATE} episodes=0": ("episodes must be at least 1",),
+    f"{EVALUATE} environments=0": ("environments must be at least 1",),
     # Data
     f"{PRETRAIN} data.path={{out}}/none": ("no recorded episodes", "jowa.data.record", "data.path"),
     f"{PRETRAIN} data.games=[Boxing]": ("no recorded episodes of Boxing", "data.path"),

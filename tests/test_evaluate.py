@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from launch import launch
+from launch import command, launch, start
 from tiny_store import GAMES, LENGTHS
 
 from jowa import evaluate
 from jowa.cli import load_config
 from jowa.data.store import EpisodeStore
+from jowa.errors import UserError
 from jowa.evaluate import EvaluateConfig
 from jowa.games import legal_actions, reference
 
@@ -52,12 +57,14 @@ def in_process(run: Path, *changes: str) -> None:
 
 
 def test_results_hold_what_is_promised(first: Path, run: Path, tiny_data: Path) -> None:
-    assert sorted(path.name for path in first.iterdir()) == ["report.html", "results.json"]
+    assert sorted(path.name for path in first.iterdir()) == [
+        "episodes.jsonl", "evaluation.json", "report.html", "results.json",
+    ]  # fmt: skip
     results = results_of(first)
     assert set(results) == {
         "created", "command", "checkpoint", "model", "protocol", "config", "seed", "bootstrap", "modes", "data",
         "references", "world_model", "roms", "versions", "wall_seconds", "held_out", "environments",
-        "warnings",
+        "warnings", "weights", "unseen_games",
     }  # fmt: skip
     assert Path(results["checkpoint"]).resolve() == (run / "checkpoints" / "stage2-00000004").resolve()
     assert results["command"] == " ".join(["python -m jowa.evaluate", "ckpt=link", *SMALL])
@@ -69,7 +76,7 @@ def test_results_hold_what_is_promised(first: Path, run: Path, tiny_data: Path) 
             (game, seed) for game in GAMES for seed in (0, 1)
         ]
         # 80 frames are 20 agent steps.
-        assert all(episode["length"] <= 20 for episode in mode["episodes"])
+        assert all(episode["agent_steps"] <= 20 for episode in mode["episodes"])
         for game in mode["games"]:
             returns = [e["episode_return"] for e in mode["episodes"] if e["game"] == game["game"]]
             assert game["mean"]["value"] == pytest.approx(np.mean(returns))
@@ -138,3 +145,67 @@ def test_moved_data_are_named_or_done_without(run: Path, tiny_data: Path, tmp_pa
     in_process(moved, "modes=[random]", "episodes=1", f"data={tiny_data}")
     assert results_of(moved / "evaluations" / "001")["data"] == {}
     assert set(results_of(moved / "evaluations" / "002")["data"]) == set(GAMES)
+
+
+NO_PICTURES = ["world_model_sequences=0", "film_agent_steps=0"]
+LONG = ["games=[Pong]", "episodes=10", "modes=[random,no planning]", *NO_PICTURES]
+
+
+def kill_all_about(path: Path) -> None:
+    """torchrun's processes are no group of their own."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(path).encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_ledger(
+    run: Path, tmp_path: Path, processes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    in_process(run, *LONG, f"out={whole}")
+    words = command("jowa.evaluate", f"ckpt={run}", *SMALL, *LONG, f"out={out}", processes=processes)
+    killed = start(words)
+    moment, seen = int(np.random.default_rng().integers(1, 15)), 0
+    while seen < moment and killed.poll() is None:
+        time.sleep(0.01)
+        seen = sum(part.read_bytes().count(b"\n") for part in out.glob("episodes.rank-*.jsonl"))
+    kill_all_about(out)
+    killed.communicate()
+    assert not (out / "results.json").exists(), f"it was done before {moment} episodes were seen"
+    capsys.readouterr()
+    in_process(run, *LONG, f"out={out}")
+    said = capsys.readouterr().err
+    kept = int(re.search(r"(\d+) episodes are there already", said).group(1))
+    assert kept >= moment
+    assert (out / "episodes.jsonl").read_bytes() == (whole / "episodes.jsonl").read_bytes()
+    assert (whole / "episodes.jsonl").read_text().count("\n") == 20
+    assert results_of(out)["modes"][1]["games"] == results_of(whole)["modes"][1]["games"]
+    assert results_of(out)["modes"][0]["decisions"] < results_of(whole)["modes"][0]["decisions"]
+    with pytest.raises(UserError, match="isn't empty"):
+        in_process(run, *LONG, f"out={out}")
+
+
+def test_games_and_episodes_share_batches_and_decide_nothing(run: Path, tmp_path: Path) -> None:
+    """One call for two games' episodes, whatever plays beside it, equals a call for each."""
+    together = tmp_path / "together"
+    in_process(run, "modes=[planning]", "environments=3", *NO_PICTURES, f"out={together}")
+    apart = []
+    for game in GAMES:
+        for seed in range(2):
+            out = tmp_path / f"{game}-{seed}"
+            alone = [f"games=[{game}]", "episodes=1", f"seed={seed}", f"out={out}"]
+            in_process(run, "modes=[planning]", *NO_PICTURES, *alone)
+            apart += (out / "episodes.jsonl").read_text().splitlines()
+    assert (together / "episodes.jsonl").read_text().splitlines() == apart
+
+
+def test_a_game_the_agent_never_saw_is_played_with_a_warning(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_process(run, f"games=[{GAMES[0]},Boxing]", "episodes=1",
+               "modes=[no planning]", f"out={tmp_path / 'out'}")  # fmt: skip
+    results = results_of(tmp_path / "out")
+    assert "Boxing" in results["unseen_games"] and any("never trained on" in one for one in results["warnings"])
+    assert "never trained on Boxing" in capsys.readouterr().err

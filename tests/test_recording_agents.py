@@ -23,7 +23,7 @@ from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig, episode_seed
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
-from jowa.evaluation.player import agent_player
+from jowa.evaluation.player import Player, agent_player
 from jowa.evaluation.recorder import LEVELS, Share, record_policy, shares
 from jowa.evaluation.rollout import Turn, play
 from jowa.games import PRETRAINING_GAMES, legal_actions
@@ -73,6 +73,23 @@ def test_replaying_the_stored_actions_gives_the_stored_rows(smoke_run: Path, tmp
     assert len(set(rows.actions)) > 1 and set(rows.actions) <= set(legal_actions("Breakout"))
 
 
+class Watched:
+    """Remembers what the only environment showed and was given."""
+
+    def __init__(self, player: Player) -> None:
+        self.player = player
+        self.frames: list[np.ndarray] = []
+        self.actions: list[int] = []
+
+    def act(self, turn: Turn) -> np.ndarray:
+        self.frames.append(turn.frames[0].copy())
+        return self.player.act(turn)
+
+    def record(self, actions: np.ndarray) -> None:
+        self.actions.append(int(actions[0]))
+        self.player.record(actions)
+
+
 @pytest.mark.parametrize("planner", [GREEDY, PlannerConfig("beam", width=2, horizon=1, context=2)])
 def test_without_chance_it_plays_as_in_an_evaluation(smoke_run: Path, tmp_path: Path, planner: PlannerConfig) -> None:
     protocol = ProtocolConfig(max_episode_frames=80)
@@ -81,10 +98,11 @@ def test_without_chance_it_plays_as_in_an_evaluation(smoke_run: Path, tmp_path: 
     environments = AtariEnvironments(["Breakout"], protocol, [0])
     agent, cpu = open_agent(str(smoke_run)).agent, choose_device("cpu", "device")
     player = agent_player(agent, planner, ExecutionConfig(), environments, cpu)
-    rollout = play(environments, player, {"Breakout": seeds}, mode="test", film_agent_steps=99, progress=False)
-    film = rollout.films[0]
+    watched = Watched(player)
+    rollout = play(environments, watched, {"Breakout": seeds}, mode="test", progress=False)
     assert len(seeds) == 1 and rollout.episodes[0].agent_steps == len(actions) == 20
-    assert same([film.frames, film.actions, film.rewards], [frames, actions, rewards])
+    assert same([np.array(watched.frames), np.array(watched.actions)], [frames, actions])
+    assert rollout.episodes[0].episode_return == rewards.sum()
     environments.close()
 
 

@@ -20,7 +20,6 @@ from jowa.evaluation.plots import Bar, score_bars
 from jowa.evaluation.report import Exhibits, above_random, render, write_report
 from jowa.evaluation.results import (
     installed_versions,
-    new_evaluation_folder,
     write_results,
 )
 from jowa.planning.strips import strip_png
@@ -185,14 +184,6 @@ def test_a_number_that_is_none_is_not_written(tmp_path):
     with pytest.raises(ValueError):
         write_results(tmp_path / "results.json", dataclasses.replace(fake_results(), wall_seconds=float("nan")))
     assert not list(tmp_path.iterdir())
-
-
-def test_evaluations_get_folders_of_their_own(tmp_path):
-    folders = [new_evaluation_folder(tmp_path / "run") for _ in range(3)]
-    assert [folder.name for folder in folders] == ["001", "002", "003"] and all(folder.is_dir() for folder in folders)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="ckpt"):
-        new_evaluation_folder(tmp_path / "file")
 
 
 def test_curves_survive_torn_lines_and_keep_the_later_of_two_values(tmp_path):

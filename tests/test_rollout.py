@@ -95,16 +95,32 @@ def test_an_episode_depends_on_its_seed_and_not_on_who_plays_beside_it(probabili
     assert len({episode.episode_return for episode in episodes(4, list(range(0, 50, 5))).values()}) > 3
 
 
-def test_films_keep_the_beginning_of_each_games_first_episode():
-    environments = FakeEnvironments(["Pong", "Pong", "Boxing"])
-    seeds = {"Pong": [2, 3], "Boxing": [4, 1]}
-    rollout = play(environments, Constant(2), seeds, mode="test", film_agent_steps=6, progress=False)
-    boxing, pong = rollout.films
-    assert (boxing.game, pong.game) == ("Boxing", "Pong")
-    assert pong.frames[:, 0, 0].tolist() == [0, 1, 2, 3, 4] and set(pong.frames[:, 0, 2]) == {2}
-    assert boxing.frames[:, 0, 0].tolist() == [0, 1, 2, 3, 4, 5], "seven steps, six of them kept"
-    assert pong.actions.tolist() == [2] * 5 and pong.rewards.tolist() == [3.0] * 5
-    assert play(environments, Constant(2), seeds, mode="test", progress=False).films == ()
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 9), st.integers(0, 9))
+def test_the_batch_stays_full_until_no_episode_waits(at_once, pongs, boxings):
+    """However many play at once: the same episodes, never more than `at_once`, and fewer only when nothing is left."""
+    seeds = {"Pong": list(range(pongs)), "Boxing": list(range(7, 7 + boxings))}
+    games = [game for game, wanted in seeds.items() for _ in range(min(at_once, len(wanted)))] or ["Pong"]
+    policy, kept = Constant(1), []
+    rollout = play(
+        FakeEnvironments(games), policy, seeds, mode="test", at_once=at_once, keep=kept.append, progress=False
+    )
+    everything = play(FakeEnvironments(["Pong", "Boxing"] * 9), Constant(1), seeds, mode="test", progress=False)
+    assert rollout.episodes == everything.episodes
+    assert sorted(kept, key=str) == sorted(rollout.episodes, key=str) and len(kept) == pongs + boxings
+    waiting = pongs + boxings
+    for turn in policy.turns:
+        waiting -= int(turn.begins.sum())
+        assert turn.playing.sum() == at_once or (turn.playing.sum() < at_once and waiting == 0)
+
+
+def test_an_episode_is_kept_the_moment_it_ends():
+    policy, decisions_then = Constant(0), []
+    play(
+        FakeEnvironments(["Pong"]), policy, {"Pong": [0, 4]}, mode="test",
+        keep=lambda episode: decisions_then.append((episode.seed, len(policy.turns))), progress=False,
+    )  # fmt: skip
+    assert decisions_then == [(0, 3), (4, 3 + 7)]
 
 
 def test_seeds_without_an_environment_or_given_twice_are_refused():
@@ -148,9 +164,7 @@ def test_real_games_side_by_side_repeat_exactly():
         games = ["Pong"] * count + ["Breakout"] * count
         environments = AtariEnvironments(games, protocol, list(range(len(games))))
         seeds = episode_seeds(0, ["Pong", "Breakout"], 2)
-        rollout = play(
-            environments, RandomPlayer(environments.legal), seeds, mode="random", film_agent_steps=5, progress=False
-        )
+        rollout = play(environments, RandomPlayer(environments.legal), seeds, mode="random", progress=False)
         environments.close()
         results.append(rollout)
     assert results[0].episodes == results[1].episodes
@@ -158,4 +172,3 @@ def test_real_games_side_by_side_repeat_exactly():
     assert all(
         one.agent_steps <= 100 and one.truncated == (one.agent_steps == 100) for one in results[0].episodes
     )
-    assert results[0].films[1].frames.any(), "the film shows something"

@@ -114,13 +114,15 @@ class AtariEnvironments:
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= NUM_ACTIONS:
             raise ValueError(f"actions must be {self.num_envs} indices in 0…{NUM_ACTIONS - 1}, not {actions}")
         playing = self._playing.copy()
-        # All games get their actions before any is waited for, so that they run at the same time.
-        for game, own in self._members.items():
+        # Games of which nothing is played cost nothing. All others get their actions before any is waited for, so that
+        # they run at the same time, each in threads of its own.
+        running = {game: own for game, own in self._members.items() if playing[own].any()}
+        for game, own in running.items():
             codes = np.where(playing[own], self._codes[game][actions[own]], 0)
             self._vectors[game].send(codes, np.ones(len(own), dtype=np.float32))
         rewards = np.zeros(self.num_envs, dtype=np.float32)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        for game, own in self._members.items():
+        for game, own in running.items():
             screens, gained, ended, _, _ = self._vectors[game].recv()
             live = playing[own]
             self._frames[own[live]] = screens[live, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -10,31 +10,30 @@ import torch
 
 from jowa.envs.environments import make_environments
 from jowa.envs.protocol import ProtocolConfig
+from jowa.evaluation.episode import Episode
+from jowa.evaluation.ledger import Key, Ledger
 from jowa.evaluation.player import RandomPlayer, agent_player
-from jowa.evaluation.rollout import Policy, Rollout, episode_seeds, play
+from jowa.evaluation.rollout import Policy, Rollout, play
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig
 from jowa.planning.execution import ExecutionConfig
+from jowa.training.distribution import Distribution
 
 RANDOM, NO_PLANNING, PLANNING = "random", "no planning", "planning"
 
 Planners = Mapping[str, PlannerConfig]
 """Each game's settings."""
 
+Seeds = Mapping[str, Sequence[int]]
+"""The seeds of each game's episodes, in the order in which they begin."""
+
 
 @dataclass(frozen=True)
 class Rules:
-    """What all ways of playing have in common.
-
-    `seed` is each game's first episode's, `environments` how many of a game's `episodes` run side by side, and
-    `film_agent_steps` how many agent steps of each game's first episode are filmed.
-    """
+    """What all ways of playing have in common; `environments` is how many episodes of all games run side by side."""
 
     protocol: ProtocolConfig
-    seed: int
-    episodes: int
     environments: int
-    film_agent_steps: int
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
 
@@ -62,36 +61,64 @@ def planner_settings(planners: Planners) -> dict[str, Any]:
 
 
 def play_mode(
-    mode: str, agent: Agent, games: Sequence[str], planners: Planners, rules: Rules, device: torch.device,
-    progress: bool = True,
+    mode: str, agent: Agent, seeds: Seeds, planners: Planners, rules: Rules, device: torch.device,
+    keep: Callable[[Episode], None] = lambda episode: None, progress: bool = True,
 ) -> Rollout:  # fmt: skip
-    """All episodes of one way of playing; games whose planners are set alike share their batches."""
-    groups: dict[PlannerConfig | None, list[str]] = {}
-    for game in games:
-        groups.setdefault(planners.get(game), []).append(game)
-    rollouts = [_play_alike(mode, agent, group, planner, rules, device, progress) for planner, group in groups.items()]
-    return merge(rollouts, games, seconds=sum(rollout.seconds for rollout in rollouts))
+    """The episodes `seeds` of one way of playing; games whose planners are set alike share their batches.
+
+    `keep` is given each episode as soon as it has ended.
+    """
+    groups: dict[PlannerConfig | None, dict[str, Sequence[int]]] = {}
+    for game, wanted in seeds.items():
+        if wanted:
+            groups.setdefault(planners.get(game), {})[game] = wanted
+    rollouts = [
+        _play_alike(mode, agent, group, planner, rules, device, keep, progress) for planner, group in groups.items()
+    ]
+    return merge(rollouts, seeds, seconds=sum(rollout.seconds for rollout in rollouts))
 
 
-def merge(rollouts: Sequence[Rollout], games: Sequence[str], seconds: float) -> Rollout:
-    """Rollouts as one that took so long, in the order of the games."""
-    episodes = [episode for rollout in rollouts for episode in rollout.episodes]
-    films = [film for rollout in rollouts for film in rollout.films]
-    return Rollout(
-        tuple(sorted(episodes, key=lambda episode: games.index(episode.game))),
-        tuple(sorted(films, key=lambda film: games.index(film.game))),
-        sum(rollout.decisions for rollout in rollouts),
-        seconds,
+def merge(rollouts: Sequence[Rollout], seeds: Seeds, seconds: float, kept: Iterable[Episode] = ()) -> Rollout:
+    """Rollouts, and episodes that were played before, as one that took so long, in the order of `seeds`."""
+    played = [*kept, *(episode for rollout in rollouts for episode in rollout.episodes)]
+    episodes = {(episode.game, episode.seed): episode for episode in played}
+    ordered = tuple(episodes[game, seed] for game, wanted in seeds.items() for seed in wanted)
+    return Rollout(ordered, sum(rollout.decisions for rollout in rollouts), seconds)
+
+
+def share(seeds: Seeds, rank: int, ranks: int) -> dict[str, list[int]]:
+    """What one of `ranks` processes plays: every ranks-th episode, so that all have about as much of each game."""
+    every = [(game, seed) for game, wanted in seeds.items() for seed in wanted]
+    mine: dict[str, list[int]] = {game: [] for game in seeds}
+    for game, seed in every[rank::ranks]:
+        mine[game].append(seed)
+    return mine
+
+
+def play_shared(
+    mode: str, agent: Agent, seeds: Seeds, planners: Planners, rules: Rules, distribution: Distribution,
+    kept: Mapping[Key, Episode], ledger: Ledger,
+) -> Rollout:  # fmt: skip
+    """The episodes `seeds` of one way of playing, shared among the processes; those `kept` aren't played again.
+
+    Every process is given all of them. What it took is that of the episodes played now.
+    """
+    missing = {game: [seed for seed in wanted if (mode, game, seed) not in kept] for game, wanted in seeds.items()}
+    mine = share(missing, distribution.rank, distribution.ranks)
+    rollout = play_mode(
+        mode, agent, mine, planners, rules, distribution.device, ledger.keep, progress=distribution.is_main
     )
+    gathered = distribution.gather(rollout)
+    before = [episode for key, episode in kept.items() if key[0] == mode]
+    return merge(gathered, seeds, max(one.seconds for one in gathered), before)
 
 
 def _play_alike(
-    mode: str, agent: Agent, games: Sequence[str], planner: PlannerConfig | None, rules: Rules, device: torch.device,
-    progress: bool,
+    mode: str, agent: Agent, seeds: Seeds, planner: PlannerConfig | None, rules: Rules, device: torch.device,
+    keep: Callable[[Episode], None], progress: bool,
 ) -> Rollout:  # fmt: skip
-    """All episodes of some games under one planner, or by chance."""
-    side_by_side = min(rules.environments, rules.episodes)
-    rows = [game for game in games for _ in range(side_by_side)]
+    """Some games' episodes under one planner, or by chance."""
+    rows = [game for game, wanted in seeds.items() for _ in range(min(rules.environments, len(wanted)))]
     environments = make_environments(rows, rules.protocol, list(range(len(rows))))
     policy: Policy = RandomPlayer(environments.legal)
     if planner is not None:
@@ -100,10 +127,11 @@ def _play_alike(
         return play(
             environments,
             policy,
-            episode_seeds(rules.seed, games, rules.episodes),
+            seeds,
             mode=mode,
+            at_once=rules.environments,
             random_action_probability=rules.protocol.random_action_probability,
-            film_agent_steps=rules.film_agent_steps,
+            keep=keep,
             progress=progress,
         )
     finally:

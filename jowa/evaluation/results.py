@@ -65,7 +65,8 @@ class Results:
     """An evaluation. `protocol`, `config` and `model` are plain mappings; `roms` maps games to their ROM's MD5,
     `environments` those that aren't Atari's to their description and their packages' versions.
 
-    `held_out` says that the episodes the world model was measured on are known not to have trained it.
+    `weights` names the agent's weights (a hash), whatever folder they lie in; `unseen_games` are those it was never
+    trained on. `held_out` says that the episodes the world model was measured on are known not to have trained it.
 
     `created` is an ISO time; `seed` that of each game's first episode; `wall_seconds` the whole evaluation's duration.
     """
@@ -87,6 +88,8 @@ class Results:
     wall_seconds: float
     held_out: bool = True
     environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    weights: str = ""
+    unseen_games: tuple[str, ...] = ()
 
     @property
     def games(self) -> tuple[str, ...]:
@@ -99,6 +102,8 @@ class Results:
         repeated = self._where(lambda score, _: score.repeated if mostly_repeated(score) else 0)
         cut = self._where(lambda score, episodes: sum(episode.truncated for episode in episodes))
         sentences = []
+        if self.unseen_games:
+            sentences.append(f"The agent was never trained on {', '.join(self.unseen_games)}.")
         if repeated:
             sentences.append(
                 f"Many episodes equal an earlier one in return and length ({repeated}): play may have repeated itself, "
@@ -164,28 +169,6 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def new_evaluation_folder(run: Path) -> Path:
-    """Makes the first free `<run>/evaluations/NNN`, NNN counting from 001, and returns it.
-
-    Raises:
-        UserError: the run folder can't be written.
-    """
-    parent = run / "evaluations"
-    number = 1
-    while True:
-        folder = parent / f"{number:03d}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise UserError(
-                f"The evaluation can't be written to {parent} ({error.strerror}): "
-                "make it writable or set ckpt to a copy."
-            ) from error
 
 
 def write_results(path: Path, results: Results) -> None:

@@ -12,7 +12,8 @@ from torch.nn.utils import parametrize
 from jowa.envs.environments import check_playable
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
-from jowa.evaluation.modes import NO_PLANNING, PLANNING, Rules, planners_of, play_mode
+from jowa.evaluation.modes import NO_PLANNING, PLANNING, Rules, planners_of, play_mode, share
+from jowa.evaluation.rollout import episode_seeds
 from jowa.games import reference
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig
@@ -66,7 +67,7 @@ def evaluation_hook(
     """
     mode = PLANNING if config.planning else NO_PLANNING
     protocol = ProtocolConfig(max_episode_frames=config.max_episode_frames)
-    rules = Rules(protocol, SEED, config.episodes, config.episodes, film_agent_steps=0)
+    rules = Rules(protocol, len(games) * config.episodes)
     blocks = learner.model.config.blocks
     planner = replace(PlannerConfig(), context=max(1, min(PlannerConfig.context, blocks - PlannerConfig.horizon)))
 
@@ -74,13 +75,14 @@ def evaluation_hook(
     def evaluate(stage: str, step: int) -> dict[str, float]:
         learner.eval()
         agent = Agent(learner.tokenizer, learner.model, {})
-        mine = games[distribution.rank :: distribution.ranks]
+        mine = share(episode_seeds(SEED, games, config.episodes), distribution.rank, distribution.ranks)
         planners = planners_of(mode, planner, agent, games)
         # Low-rank additions are merged once, not at every decision.
         with parametrize.cached():
             episodes = play_mode(mode, agent, mine, planners, rules, distribution.device, progress=False).episodes
         returns: dict[str, list[float]] = {game: [] for game in games}
-        for episode in (episode for share in distribution.gather(episodes) for episode in share):
+        played = [episode for part in distribution.gather(episodes) for episode in part]
+        for episode in sorted(played, key=lambda episode: episode.seed):
             returns[episode.game].append(episode.episode_return)
         return scores({game: float(np.mean(values)) for game, values in returns.items()})
 

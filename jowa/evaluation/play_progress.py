@@ -1,0 +1,60 @@
+"""The progress bar of play: how much of it is done, and how much time it will still take."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from jowa.evaluation.episode import Episode
+
+_SECONDS = 0.5
+_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
+
+
+class PlayProgress:
+    """Counts in episodes; one that is being played counts in part, by how long the finished ones were.
+
+    Nothing is foretold before an episode has ended. From the first time that stderr can't be written to it is silent.
+    """
+
+    def __init__(self, description: str, episodes: int, shown: bool) -> None:
+        self._description, self._episodes = description, episodes
+        self._started = self._last = time.monotonic()
+        self._bar: tqdm[Any] | None = None
+        if shown and episodes:
+            with contextlib.suppress(OSError):
+                self._bar = tqdm(total=episodes, desc=description, bar_format=_FORMAT, miniters=0)
+
+    def show(self, finished: Iterable[Episode], steps: NDArray[np.int64], decisions: int) -> None:
+        """`steps` are agent steps of the episodes that are being played, `decisions` those made in all so far."""
+        if self._bar is None or time.monotonic() - self._last < _SECONDS:
+            return
+        self._last = time.monotonic()
+        done = [episode.agent_steps for episode in finished]
+        # A long episode goes on after its expected end; it is then nearly done, never more than that.
+        parts = np.minimum(steps / np.mean(done), 0.95).sum() if done else 0.0
+        speed = decisions / (self._last - self._started)
+        with contextlib.suppress(OSError):
+            self._bar.n = max(self._bar.n, len(done) + float(parts))
+            done_so_far = f"{len(done)} of {self._episodes} episodes, {speed:,.0f} decisions/s"
+            self._bar.set_description_str(f"{self._description}, {done_so_far}")
+
+    def __enter__(self) -> PlayProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                if kind is None:
+                    self._bar.n = self._episodes
+                    self._bar.set_description_str(f"{self._description}, {self._episodes} episodes")
+                self._bar.close()
