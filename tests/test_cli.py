@@ -155,7 +155,6 @@ MISTAKES = {
     f"{EVALUATE} device=tpu": (" device=tpu",),
     f"{EVALUATE} modes=[dreaming]": ("'dreaming'", "'planning'"),
     f"{EVALUATE} modes=[]": ("modes",),
-    f"{EVALUATE} episodes=0": ("episodes",),
     f"{EVALUATE} bootstrap.resamples=0": ("bootstrap.resamples",),
     f"{EVALUATE} protocol.frame_skip=0": ("protocol.frame_skip",),
     # Presets

@@ -390,7 +390,7 @@ def test_an_environment_from_a_package_end_to_end(
         load_config(evaluate.EvaluateConfig, "evaluate", [f"ckpt={agent}", "episodes=1", "device=cpu", "planner=beam"])
     )
     results = json.loads((agent / "evaluations" / "001" / "results.json").read_text(encoding="utf-8"))
-    assert [mode["episodes"][0]["length"] <= 20 for mode in results["modes"]] == [True] * 3
+    assert [mode["episodes"][0]["agent_steps"] <= 20 for mode in results["modes"]] == [True] * 3
     forget(monkeypatch)
     with pytest.raises(UserError, match=r"image uint8 \(7, 7, 3\).*environment\.observation=render"):
         register_environment("minigrid:MiniGrid-Empty-5x5-v0", EnvironmentConfig())
