@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from jowa.evaluation.report import LABELS, above_random, best_mode
+from jowa.evaluation.labels import LABELS
+from jowa.evaluation.report import above_random
 from jowa.evaluation.results import Results
 from jowa.evaluation.scores import Estimate
 
 
 def score_table(results: Results) -> str:
     """One row a game: mean return [interval] of every mode, the data's mean, normalised scores, verdict."""
-    best = best_mode(results)
+    best = results.best
     head = ["game", *(LABELS.get(mode.mode, mode.mode).lower() for mode in results.modes), "data mean"]
     head += ["human-norm.", "DQN-norm.", "above random"] if best else []
     rows = [head]

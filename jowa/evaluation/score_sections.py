@@ -1,0 +1,148 @@
+"""The report's sections on scores over games: summaries, performance profiles, and who beats whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from jowa.evaluation import page
+from jowa.evaluation.improvement import Improvement
+from jowa.evaluation.plots import Bar
+from jowa.evaluation.score_figures import Line, estimates, profiles
+from jowa.evaluation.score_tables import MEASURES
+from jowa.evaluation.scoreboard import KINDS, Scoreboard, aggregate, baseline_aggregate, profile
+from jowa.evaluation.scores import AggregateScore, Estimate, Normalisation
+
+NOTHING_NORMALISED = (
+    '<p class="note">No published reference scores are known for these games, so nothing is normalised.</p>'
+)
+_READING = {
+    "pooled_interquartile_mean": "Mean of the middle half of all episodes in one list: what the package rliable calls "
+    "the IQM.",
+    "interquartile_mean": "Mean of the middle half of the games, each counting with its mean: the paper's headline. "
+    "With fewer than four games none is left out.",
+    "median": "The game in the middle.",
+    "mean": "One very good game can lift it alone.",
+    "optimality_gap": "By how much episodes fall short of 1, on average: lower is better, and beyond 1 nothing is "
+    "gained.",
+}
+
+
+def summaries(board: Scoreboard) -> str:
+    """Every summary over games, in both normalisations."""
+    kinds = [kind for kind in KINDS if any(aggregate(column.mode, kind) for column in board.columns)]
+    if not kinds:
+        return page.section("Over all games", "One number for all games.", NOTHING_NORMALISED)
+    explanation = (
+        "One number for all games, from normalised scores: 0 is random play, 1 the human tester or DQN. No summary is "
+        "the right one: they differ in what they leave out. <b>Lines</b> are intervals: episodes are drawn anew within "
+        "each game, the games stay the same."
+    )
+    return page.section("Over all games", explanation, *(_summary(board, kind) for kind in kinds))
+
+
+def _summary(board: Scoreboard, kind: Normalisation) -> str:
+    found = _rows(board, kind)
+    games = found[0][2].games
+    left_out = found[0][2].left_out
+    text = f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}: {', '.join(games)}."
+    if left_out:
+        text += f" Not among them, for want of a reference score: {', '.join(left_out)}."
+    cards = []
+    for measure, title in MEASURES.items():
+        values: list[tuple[str, str, Estimate]] = [(name, colour, getattr(one, measure)) for name, colour, one in found]
+        bars = [Bar(name, colour, value.value, value) for name, colour, value in values]
+        spoken = "; ".join(f"{name} {value.value:.2f}" for name, _, value in values)
+        drawing = estimates(f"{kind}-{measure}", bars, f"{title}, {KINDS[kind]}: {spoken}")
+        cards.append(page.figure(title, drawing, _READING[measure]))
+    table = page.table(
+        [f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}", *MEASURES.values()],
+        [[page.cell(name), *(_cell(getattr(one, measure)) for measure in MEASURES)] for name, _, one in found],
+    )
+    return f'<p class="note">{escape(text)}</p>' + page.grid(cards) + page.details("As a table", table)
+
+
+def _rows(board: Scoreboard, kind: Normalisation) -> list[tuple[str, str, AggregateScore]]:
+    """Label, colour and summaries of every player and of the baselines that have all their games."""
+    rows = [(column.label, column.colour, aggregate(column.mode, kind)) for column in board.columns]
+    rows += [(board.label(one.name), "published", baseline_aggregate(board, one, kind)) for one in board.baselines]
+    return [(name, colour, one) for name, colour, one in rows if one is not None]
+
+
+def performance(board: Scoreboard) -> str:
+    """The performance profiles."""
+    figures = []
+    for kind, name in KINDS.items():
+        found = [(column, profile(column.mode, kind)) for column in board.columns]
+        lines = [Line(column.label, column.colour, one) for column, one in found if one is not None]
+        if lines:
+            halves = ", ".join(f"{line.label} {page.share(_above(line, 0.5))}" for line in lines)
+            text = f"Above half of the way to 1: {halves}."
+            figures.append(page.figure(f"{name[0].upper()}{name[1:]}", profiles(kind, lines, f"{name}. {text}"), text))
+    if not figures:
+        return ""
+    explanation = (
+        "Which share of all episodes scores <b>more than τ</b>, for every normalised score τ: the higher the line, the "
+        "better, and where it crosses 50 % lies the median episode. Bands are intervals, each for its own τ."
+    )
+    legend = page.legend([(column.label, column.colour) for column in board.columns])
+    return page.section("Performance profiles", explanation, legend, page.grid(figures))
+
+
+def _above(line: Line, threshold: float) -> float:
+    return line.profile.share[line.profile.thresholds.index(threshold)]
+
+
+def beating(board: Scoreboard) -> str:
+    """One player's probabilities of improvement over the others."""
+    found = board.improvements
+    if not found:
+        return ""
+    rows = [Bar(f"over {board.label(one.theirs)}", _colour(board, one.theirs), one.probability.value, one.probability)
+            for one in found]  # fmt: skip
+    spoken = "; ".join(f"{bar.label} {bar.value:.2f}" for bar in rows)
+    drawing = estimates("improvement", rows, f"Probability of improvement {spoken}", middle=0.5)
+    title = f"{board.label(found[0].ours)}: {_games(found)}"
+    reading = explanation_of_improvement(board, found)
+    return page.section("Who beats whom", reading, page.grid([page.figure(title, drawing)]), by_game(board, found))
+
+
+def explanation_of_improvement(board: Scoreboard, found: Sequence[Improvement]) -> str:
+    """How to read a probability of improvement (HTML)."""
+    text = (
+        "The <b>probability of improvement</b>: how likely one episode of the one scores more than one of the other in "
+        "the same game, equal scores counting half, on average over the games both have. 50 % is as good as each "
+        "other; it says how often, not by how much. Intervals draw the episodes of both anew."
+    )
+    means = dict.fromkeys(board.label(one.theirs) for one in found if one.means_only)
+    if means:
+        text += (
+            f" Of {escape(', '.join(means))} only means were published: episodes are compared with the mean, which "
+            "stays as it is."
+        )
+    return text
+
+
+def by_game(board: Scoreboard, found: Sequence[Improvement]) -> str:
+    """The probabilities' parts, shown on demand."""
+    games = dict.fromkeys(game for one in found for game in one.games)
+    pairs = [f"{board.label(one.ours)} over {board.label(one.theirs)}" for one in found]
+    rows = [
+        [page.cell(game), *(page.share(one.by_game.get(game)) for one in found)]
+        for game in games
+    ]  # fmt: skip
+    return page.details("Game by game", page.table(["Game", *pairs], rows))
+
+
+def _colour(board: Scoreboard, name: str) -> str:
+    return next((c.colour for c in board.columns if name in (c.mode.mode, c.label)), "published")
+
+
+def _games(found: Sequence[Improvement]) -> str:
+    numbers = sorted({len(one.games) for one in found})
+    span = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    return f"{span} game{'s' if span != '1' else ''}"
+
+
+def _cell(estimate: Estimate) -> str:
+    return page.cell(page.number(estimate.value), f"{page.number(estimate.low)} … {page.number(estimate.high)}")
