@@ -136,16 +136,13 @@ def _score_table(results: Results) -> str:
         f"{confidence} of the means so obtained lie inside. <b>Recorded data</b> is the mean of all recorded "
         "episodes. <b>Human-normalised</b> is (score − random) / (human − random) with the published "
         "scores of random play and a human tester: 0 plays like chance, 1 like the human; <b>DQN-normalised</b> puts "
-        f"DQN in the human's place. Both are of play {_how(mode)}. A dash: no published score. <b>Above random</b>: "
+        f"DQN in the human's place. Both are of play {_how(mode)}, as are the <b>distinct episodes</b>: those that "
+        "differ from all earlier ones in return or length. A dash: no published score. <b>Above random</b>: "
         "the mean lies above that of the random play measured here, and the two intervals have no point in common."
     )
+    if results.baselines:
+        explanation += " The last columns are <b>published</b> means, in game points, under their authors' own rules."
     return page.section("Scores", explanation, page.table(head, rows))
-
-
-def _of_baselines(results: Results) -> str:
-    if not results.baselines:
-        return ""
-    return " The last columns are means that the paper published, under its own rules of play and normalised by none."
 
 
 def _how(mode: ModeResult | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
-from matplotlib.axes import Axes
+import numpy as np
 from matplotlib.figure import Figure
 
 from jowa.evaluation.curves import Curve
@@ -32,7 +32,7 @@ def run_colour(number: int) -> str:
 
 
 def estimates(name: str, rows: Sequence[Bar], description: str, middle: float | None = None) -> str:
-    """Values as dots with their intervals, the number beside; a dashed line at `middle`, the axis then being 0 to 1."""
+    """Values as dots with their intervals, the number beside; with a `middle`, a line there and shares from 0 to 1."""
     with matplotlib.rc_context(STYLE | {"axes.grid": True, "svg.hashsalt": name}):
         height = 0.42 + 0.27 * len(rows)
         labels = [shortened(bar.label) for bar in rows]
@@ -45,12 +45,17 @@ def estimates(name: str, rows: Sequence[Bar], description: str, middle: float | 
             low, high = (bar.interval.low, bar.interval.high) if bar.interval else (bar.value, bar.value)
             axes.plot([low, high], [place, place], color=COLOURS[bar.colour], linewidth=2, solid_capstyle="butt")
             axes.plot(bar.value, place, "o", color=COLOURS[bar.colour], markersize=5)
-            axes.annotate(f"{bar.value:.2f}", (high, place), (5, 0), textcoords="offset points", va="center")
+            beside, number = (high, f"{bar.value:.3f}") if middle is None else (1.02, f"{100 * bar.value:.1f} %")
+            axes.annotate(number.replace("-", "−"), (beside, place), (5, 0), textcoords="offset points", va="center")
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         start, end = axes.get_xlim() if middle is None else (-0.02, 1.02)
-        axes.set_xlim(start, end + 0.2 * (end - start))  # room for the last number
-        _few_ticks(axes, None if middle is None else (0, 0.25, 0.5, 0.75, 1))
+        axes.set_xlim(start, end + 0.22 * (end - start))  # room for the last number
+        if middle is None:
+            axes.locator_params(axis="x", nbins=4)
+        else:
+            axes.set_xticks([0, middle, 1], ["0 %", f"{100 * middle:.0f} %", "100 %"])
+        axes.set_axisbelow(True)
         return svg(figure, f"estimates-{name}", description)
 
 
@@ -58,14 +63,16 @@ def profiles(name: str, lines: Sequence[Line], description: str) -> str:
     """Shares of episodes above every threshold, each with the band of its interval."""
     with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "both", "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, 2.3))
-        axes = figure.add_axes((0.12, 0.19, 0.85, 0.77))
+        axes = figure.add_axes((0.12, 0.19, 0.83, 0.77))
         for number, line in enumerate(lines):
             one, colour = line.profile, COLOURS[line.colour]
             axes.fill_between(one.thresholds, one.low, one.high, color=colour, alpha=0.18, linewidth=0, step="pre")
             axes.step(one.thresholds, one.share, color=colour, linewidth=1.6, linestyle=dashes(number), where="pre")
         axes.set_xlabel("normalised score τ")
         axes.set_ylim(-0.03, 1.03)
-        axes.set_xlim(lines[0].profile.thresholds[0], lines[0].profile.thresholds[-1])
+        start, end = lines[0].profile.thresholds[0], lines[0].profile.thresholds[-1]
+        axes.set_xlim(start, end)
+        axes.set_xticks(np.linspace(start, end, 5))
         axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
         axes.tick_params(axis="y", labelcolor=COLOURS["muted"])
         axes.set_axisbelow(True)
@@ -91,11 +98,3 @@ def overlaid(name: str, curves: Sequence[tuple[int, str, Sequence[tuple[Curve, f
 def dashes(number: int) -> object:
     """How a run's lines are dashed: its colour may come a second time."""
     return _DASHES[number // len(RUN_COLOURS) % len(_DASHES)]
-
-
-def _few_ticks(axes: Axes, ticks: Sequence[float] | None) -> None:
-    if ticks is None:
-        axes.locator_params(axis="x", nbins=5)
-    else:
-        axes.set_xticks(ticks)
-    axes.set_axisbelow(True)

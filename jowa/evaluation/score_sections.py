@@ -38,7 +38,9 @@ def summaries(board: Scoreboard) -> str:
         "the right one: they differ in what they leave out. <b>Lines</b> are intervals: episodes are drawn anew within "
         "each game, the games stay the same."
     )
-    return page.section("Over all games", explanation, *(_summary(board, kind) for kind in kinds))
+    first, *others = ((kind, _summary(board, kind)) for kind in kinds)
+    folded = (page.details(f"The same {KINDS[kind]}", content) for kind, content in others)
+    return page.section("Over all games", explanation, first[1], *folded)
 
 
 def _summary(board: Scoreboard, kind: Normalisation) -> str:
@@ -52,7 +54,7 @@ def _summary(board: Scoreboard, kind: Normalisation) -> str:
     for measure, title in MEASURES.items():
         values: list[tuple[str, str, Estimate]] = [(name, colour, getattr(one, measure)) for name, colour, one in found]
         bars = [Bar(name, colour, value.value, value) for name, colour, value in values]
-        spoken = "; ".join(f"{name} {value.value:.2f}" for name, _, value in values)
+        spoken = "; ".join(f"{name} {value.value:.3f}" for name, _, value in values)
         drawing = estimates(f"{kind}-{measure}", bars, f"{title}, {KINDS[kind]}: {spoken}")
         cards.append(page.figure(title, drawing, _READING[measure]))
     table = page.table(
@@ -98,11 +100,11 @@ def beating(board: Scoreboard) -> str:
     found = board.improvements
     if not found:
         return ""
-    rows = [Bar(f"over {board.label(one.theirs)}", _colour(board, one.theirs), one.probability.value, one.probability)
+    rows = [Bar(board.label(one.theirs), _colour(board, one.theirs), one.probability.value, one.probability)
             for one in found]  # fmt: skip
-    spoken = "; ".join(f"{bar.label} {bar.value:.2f}" for bar in rows)
+    spoken = "; ".join(f"over {bar.label} {page.share(bar.value)}" for bar in rows)
     drawing = estimates("improvement", rows, f"Probability of improvement {spoken}", middle=0.5)
-    title = f"{board.label(found[0].ours)}: {_games(found)}"
+    title = f"{board.label(found[0].ours)} over … ({_games(found)})"
     reading = explanation_of_improvement(board, found)
     return page.section("Who beats whom", reading, page.grid([page.figure(title, drawing)]), by_game(board, found))
 
