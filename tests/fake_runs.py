@@ -25,13 +25,12 @@ def evaluation(games: Sequence[str] = tuple(RENAMED.values()), better: float = 0
     results = fake_results()
     modes = tuple(_renamed(mode, games, 0.0 if mode.mode == RANDOM else better) for mode in results.modes)
     references = {game: reference(game) for game in games}
-    return replace(results, modes=modes, references=references, roms=dict.fromkeys(games, "60e0"), **changes)
+    roms = dict.fromkeys(games, "60e0")
+    return replace(results, **({"modes": modes, "references": references, "roms": roms} | changes))
 
 
 def _renamed(mode: ModeResult, games: Sequence[str], better: float) -> ModeResult:
-    played = [
-        replace(one, game=RENAMED[one.game], episode_return=one.episode_return + better) for one in mode.episodes
-    ]
+    played = [replace(one, game=RENAMED[one.game], episode_return=one.episode_return + better) for one in mode.episodes]
     return rescored(replace(mode, episodes=tuple(one for one in played if one.game in games)), games)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_profiles_only_fall_and_stay_in_their_band(returns):
     everything = np.array([value / 2 for values in returns.values() for value in values])
     assert profile.share == pytest.approx([(everything > threshold).mean() for threshold in THRESHOLDS])
     for line in (profile.share, profile.low, profile.high):
-        assert all(later <= earlier for earlier, later in zip(line, line[1:], strict=False))
+        assert all(later <= earlier for earlier, later in pairwise(line))
         assert all(0.0 <= share <= 1.0 for share in line)
     assert all(low <= high for low, high in zip(profile.low, profile.high, strict=True))
     assert performance_profile({"A": [1.0]}, {}, "human", QUICK) is None

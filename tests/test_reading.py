@@ -39,7 +39,7 @@ def test_a_run_stands_for_its_latest_finished_evaluation(tmp_path: Path) -> None
 def test_no_evaluation_is_one_sentence_with_the_command(tmp_path: Path) -> None:
     run = tmp_path / "my run"
     (run / "evaluations" / "001").mkdir(parents=True)
-    with pytest.raises(UserError, match="holds no finished evaluation: make one with python -m jowa.evaluate 'ckpt="):
+    with pytest.raises(UserError, match=r"holds no finished evaluation: make one with python -m jowa.evaluate 'ckpt="):
         results_file(run)
     with pytest.raises(UserError, match="isn't there: give a run's folder"):
         results_file(tmp_path / "absent")
@@ -88,7 +88,7 @@ def test_numbers_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
     whole = path.read_text()
     for huge in ("1e999", "NaN", "-Infinity"):
         path.write_text(whole.replace('"wall_seconds": 184.2', f'"wall_seconds": {huge}'))
-        with pytest.raises(UserError, match="no score|not finite"):
+        with pytest.raises(UserError, match=r"no score|not finite"):
             read_results(path)
 
 

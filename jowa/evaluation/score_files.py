@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jowa.evaluation.improvement import Improvement
 from jowa.evaluation.published_report import Cell, Table
 from jowa.evaluation.score_tables import MEASURES, score_table
 from jowa.evaluation.scoreboard import KINDS, Column, Scoreboard, aggregate
@@ -43,10 +44,7 @@ def as_csv(board: Scoreboard) -> str:
     for one in board.baselines:
         writer.writerows((one.name, "published", game, "mean_return_points", one.mean(game), "", "", "", "")
                          for game in one.returns)  # fmt: skip
-    for found in board.improvements:
-        low, high = found.probability.low, found.probability.high
-        measure = f"probability_of_improvement_over {found.theirs}"
-        writer.writerow((found.ours, "", ALL_GAMES, measure, found.probability.value, low, high, "", ""))
+    writer.writerows(_improvement_line(board, found) for found in board.improvements)
     return buffer.getvalue()
 
 
@@ -106,6 +104,13 @@ def _game_lines(column: Column, score: GameScore) -> Iterator[Line]:
     for measure, value in (("human_normalised", score.human_normalised), ("dqn_normalised", score.dqn_normalised)):
         if value is not None:
             yield line(measure, value)
+
+
+def _improvement_line(board: Scoreboard, found: Improvement) -> Line:
+    ours = next(column for column in board.columns if found.ours in (column.label, column.mode.mode))
+    measure = f"probability_of_improvement_over {found.theirs}"
+    value = found.probability
+    return (ours.run, ours.mode.mode, ALL_GAMES, measure, value.value, value.low, value.high, "", "")
 
 
 def _summary_lines(column: Column) -> Iterator[Line]:

@@ -96,15 +96,20 @@ def _above(line: Line, threshold: float) -> float:
 
 
 def beating(board: Scoreboard) -> str:
-    """One player's probabilities of improvement over the others."""
+    """One player's probabilities of improvement over the others, or the others' over one."""
     found = board.improvements
     if not found:
         return ""
-    rows = [Bar(board.label(one.theirs), _colour(board, one.theirs), one.probability.value, one.probability)
-            for one in found]  # fmt: skip
-    spoken = "; ".join(f"over {bar.label} {page.share(bar.value)}" for bar in rows)
-    drawing = estimates("improvement", rows, f"Probability of improvement {spoken}", middle=0.5)
-    title = f"{board.label(found[0].ours)} over … ({_games(found)})"
+    by_one = len({one.ours for one in found}) == 1
+    names = [one.theirs if by_one else one.ours for one in found]
+    rows = [
+        Bar(board.label(name), _colour(board, name), one.probability.value, one.probability)
+        for name, one in zip(names, found, strict=True)
+    ]
+    ours, theirs = (board.label(found[0].ours), "…") if by_one else ("…", board.label(found[0].theirs))
+    spoken = "; ".join(f"{bar.label} {page.share(bar.value)}" for bar in rows)
+    drawing = estimates("improvement", rows, f"Probability of improvement, {ours} over {theirs}: {spoken}", middle=0.5)
+    title = f"{ours} over {theirs} ({_games(found)})"
     reading = explanation_of_improvement(board, found)
     return page.section("Who beats whom", reading, page.grid([page.figure(title, drawing)]), by_game(board, found))
 
