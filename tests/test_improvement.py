@@ -11,7 +11,9 @@ from fake_runs import evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jowa.cli import load_config
 from jowa.errors import UserError
+from jowa.evaluate import EvaluateConfig, main
 from jowa.evaluation.baselines import baselines, check_baselines, published, usual_baselines, with_comparisons
 from jowa.evaluation.improvement import Contender, Improvement, improvement, resample_counts
 from jowa.evaluation.measures import win_probability
@@ -135,6 +137,12 @@ def test_the_usual_baselines_begin_with_the_same_size():
 def test_wrong_baselines_are_refused(names, words):
     with pytest.raises(UserError, match=words):
         check_baselines(names)
+
+
+def test_evaluate_refuses_them_before_any_work():
+    config = load_config(EvaluateConfig, "evaluate", ["ckpt=nowhere", "baselines=[EDT_200]"])
+    with pytest.raises(UserError, match="did you mean 'EDT_200M'"):
+        main(config)
 
 
 def test_all_published_names_are_right():
