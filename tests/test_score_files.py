@@ -71,7 +71,10 @@ def test_the_table_has_a_row_a_game_and_the_summaries(results: Results) -> None:
     gap = table.rows[6]
     assert gap[0].value == "Optimality gap, human-normalised"
     assert gap[5].value == f"{planning.human_normalised.optimality_gap.value:.3f}"
-    assert gap[-1].detail == "", "of a published mean there is no interval"
+    mean = table.rows[5]
+    assert mean[0].value == "Mean of game means, human-normalised"
+    assert mean[-1].value != "–" and mean[-1].detail == "", "of a published mean there is no interval"
+    assert gap[-1].value == "–" and gap[-3].detail, "nor do means tell how far episodes fall short"
     (caption,) = table.text
     assert "Protocol of its own: frame skip 4, max episode frames 108000" in caption
     assert "95 % interval" in caption and "Only means were published of MGDT 200M, EDT 200M." in caption

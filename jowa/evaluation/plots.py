@@ -34,7 +34,7 @@ COLOURS = {
 }
 WIDTH = 3.6
 """Of figures, in inches."""
-_LETTER, _LONGEST = 0.073, 20
+_LETTER, _LONGEST = 0.073, 22
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.0,

@@ -50,7 +50,7 @@ def estimates(name: str, rows: Sequence[Bar], description: str, middle: float | 
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         start, end = axes.get_xlim() if middle is None else (-0.02, 1.02)
-        axes.set_xlim(start, end + 0.22 * (end - start))  # room for the last number
+        axes.set_xlim(start, end + 0.35 * (end - start))  # room for the last number
         if middle is None:
             axes.locator_params(axis="x", nbins=4)
         else:

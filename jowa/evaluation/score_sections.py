@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from jowa.evaluation import page
 from jowa.evaluation.improvement import Improvement
 from jowa.evaluation.plots import Bar
 from jowa.evaluation.score_figures import Line, estimates, profiles
-from jowa.evaluation.score_tables import MEASURES
+from jowa.evaluation.score_tables import MEASURES, OF_EPISODES
 from jowa.evaluation.scoreboard import KINDS, Scoreboard, aggregate, baseline_aggregate, profile
-from jowa.evaluation.scores import AggregateScore, Estimate, Normalisation
+from jowa.evaluation.scores import Estimate, Normalisation
 
 NOTHING_NORMALISED = (
     '<p class="note">No published reference scores are known for these games, so nothing is normalised.</p>'
@@ -44,31 +45,50 @@ def summaries(board: Scoreboard) -> str:
 
 
 def _summary(board: Scoreboard, kind: Normalisation) -> str:
-    found = _rows(board, kind)
-    games = found[0][2].games
-    left_out = found[0][2].left_out
-    text = f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}: {', '.join(games)}."
-    if left_out:
-        text += f" Not among them, for want of a reference score: {', '.join(left_out)}."
+    rows = _rows(board, kind)
+    title = f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}"
     cards = []
-    for measure, title in MEASURES.items():
-        values: list[tuple[str, str, Estimate]] = [(name, colour, getattr(one, measure)) for name, colour, one in found]
-        bars = [Bar(name, colour, value.value, value) for name, colour, value in values]
-        spoken = "; ".join(f"{name} {value.value:.3f}" for name, _, value in values)
-        drawing = estimates(f"{kind}-{measure}", bars, f"{title}, {KINDS[kind]}: {spoken}")
-        cards.append(page.figure(title, drawing, _READING[measure]))
-    table = page.table(
-        [f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}", *MEASURES.values()],
-        [[page.cell(name), *(_cell(getattr(one, measure)) for measure in MEASURES)] for name, _, one in found],
-    )
-    return f'<p class="note">{escape(text)}</p>' + page.grid(cards) + page.details("As a table", table)
+    for measure, name in MEASURES.items():
+        bars = [Bar(row.label, row.colour, one.value, one) for row in rows if (one := row.estimates.get(measure))]
+        spoken = "; ".join(f"{bar.label} {bar.value:.3f}" for bar in bars)
+        drawing = estimates(f"{kind}-{measure}", bars, f"{name}, {KINDS[kind]}: {spoken}")
+        cards.append(page.figure(name, drawing, _READING[measure]))
+    cells = [[page.cell(row.label), *(_cell(row.estimates.get(measure)) for measure in MEASURES)] for row in rows]
+    table = page.table([title, *MEASURES.values()], cells)
+    return _of_games(board, kind, title) + page.grid(cards) + page.details("As a table", table)
 
 
-def _rows(board: Scoreboard, kind: Normalisation) -> list[tuple[str, str, AggregateScore]]:
-    """Label, colour and summaries of every player and of the baselines that have all their games."""
-    rows = [(column.label, column.colour, aggregate(column.mode, kind)) for column in board.columns]
-    rows += [(board.label(one.name), "published", baseline_aggregate(board, one, kind)) for one in board.baselines]
-    return [(name, colour, one) for name, colour, one in rows if one is not None]
+def _of_games(board: Scoreboard, kind: Normalisation, title: str) -> str:
+    """Which games are summed up."""
+    found = next(one for column in board.columns if (one := aggregate(column.mode, kind)))
+    text = f"{title}: {', '.join(found.games)}."
+    if found.left_out:
+        text += f" Not among them, for want of a reference score: {', '.join(found.left_out)}."
+    return f'<p class="note">{escape(text)}</p>'
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Someone's summaries by measure."""
+
+    label: str
+    colour: str
+    estimates: Mapping[str, Estimate]
+
+
+def _rows(board: Scoreboard, kind: Normalisation) -> list[_Row]:
+    """Every player, and the baselines that have all their games; of mere means without what takes episodes."""
+    rows = []
+    for column in board.columns:
+        found = aggregate(column.mode, kind)
+        if found is not None:
+            rows.append(_Row(column.label, column.colour, {name: getattr(found, name) for name in MEASURES}))
+    for one in board.baselines:
+        found = baseline_aggregate(board, one, kind)
+        if found is not None:
+            known = [name for name in MEASURES if not (one.means_only and name in OF_EPISODES)]
+            rows.append(_Row(board.label(one.name), "published", {name: getattr(found, name) for name in known}))
+    return rows
 
 
 def performance(board: Scoreboard) -> str:
@@ -151,5 +171,7 @@ def _games(found: Sequence[Improvement]) -> str:
     return f"{span} game{'s' if span != '1' else ''}"
 
 
-def _cell(estimate: Estimate) -> str:
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
     return page.cell(page.number(estimate.value), f"{page.number(estimate.low)} … {page.number(estimate.high)}")

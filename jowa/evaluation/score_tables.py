@@ -16,6 +16,9 @@ MEASURES = {
 }
 """The summaries over games, by their names in results.json."""
 
+OF_EPISODES = ("pooled_interquartile_mean", "optimality_gap")
+"""Those that can't be known from the games' means."""
+
 
 def score_table(board: Scoreboard, title: str) -> Table:
     """Raw means by game with intervals and counts of distinct episodes, then the normalised scores' summaries."""
@@ -76,7 +79,8 @@ def _summary_rows(board: Scoreboard, kind: Normalisation) -> list[tuple[Cell, ..
         for one in found:
             cells += [_summary_cell(one, measure), Cell("")]
         for one, baseline in zip(theirs, board.baselines, strict=True):
-            cell = _summary_cell(one, measure)
+            unknown = baseline.means_only and measure in OF_EPISODES
+            cell = _summary_cell(None if unknown else one, measure)
             cells.append(Cell(cell.value) if baseline.means_only else cell)
         rows.append(tuple(cells))
     return rows
