@@ -88,7 +88,7 @@ def test_numbers_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
     whole = path.read_text()
     for huge in ("1e999", "NaN", "-Infinity"):
         path.write_text(whole.replace('"wall_seconds": 184.2', f'"wall_seconds": {huge}'))
-        with pytest.raises(UserError, match=r"no score|not finite"):
+        with pytest.raises(UserError, match="is not finite"):
             read_results(path)
 
 

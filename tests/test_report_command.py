@@ -190,8 +190,11 @@ def test_other_ways_of_playing_and_settings_are_pointed_out() -> None:
 def test_repeated_episodes_and_unequal_numbers_are_pointed_out() -> None:
     one = evaluation()
     assert named(one) == [] and named(one, evaluation(better=1.0, checkpoint="runs/b")) == []
+    assert named(one, evaluation(better=1.0, weights="f00")) == []
+    hashed = [evaluation(better=better, weights="f00", checkpoint=f"runs/{better}") for better in (0.0, 1.0)]
+    assert named(*hashed) == ["a and b are evaluations of the same weights."]
     same, alike = named(one, one)
-    assert same == "a and b are evaluations of the same checkpoint."
+    assert same == "a and b are evaluations of the same weights."
     assert alike.startswith("a and b played 48 of their 48 common seeds alike")
     fewer = [e for e in one.modes[2].episodes if e.seed < 4]
     short = rescored(replace(one.modes[2], episodes=tuple(fewer)), one.games)

@@ -94,13 +94,17 @@ def _same(entries: Sequence[Entry]) -> Iterable[str]:
         played = [_played(entry) for entry in (one, other)]
         both = played[0].keys() & played[1].keys()
         equal = sum(played[0][key] == played[1][key] for key in both)
-        if one.results.checkpoint == other.results.checkpoint:
-            yield f"{one.label} and {other.label} are evaluations of the same checkpoint."
+        if _weights(one) == _weights(other):
+            yield f"{one.label} and {other.label} are evaluations of the same weights."
         if both and 2 * equal >= len(both):
             yield (
                 f"{one.label} and {other.label} played {equal} of their {len(both)} common seeds alike, in return "
                 "and length: the second adds no new evidence to the first."
             )
+
+
+def _weights(entry: Entry) -> str:
+    return entry.results.weights or entry.results.checkpoint
 
 
 def _played(entry: Entry) -> dict[tuple[str, int], tuple[float, int]]:

@@ -46,7 +46,7 @@ def read_results(path: Path) -> Results:
         UserError: the file can't be read, is damaged, or holds something else.
     """
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse)
+        content = json.loads(path.read_bytes())
         results: Results = _decode(Results, content, "")
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from error
@@ -55,10 +55,6 @@ def read_results(path: Path) -> Results:
             f"{path} isn't the complete file of an evaluation by this version ({error}): evaluate again."
         ) from error
     return results
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no score")
 
 
 def _decode(kind: Any, value: Any, place: str) -> Any:
