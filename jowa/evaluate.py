@@ -5,8 +5,8 @@
     torchrun --nproc-per-node=2 -m jowa.evaluate ckpt=runs/demo episodes=32
 
 All games' episodes run through shared batches; under torchrun the processes share the episodes. Writes results.json,
-report.html and episodes.jsonl into a new folder <run>/evaluations/NNN. The same command goes on with an evaluation that
-was interrupted: episodes that are finished are not played again.
+report.html, episodes.jsonl and the scores as CSV, Markdown and LaTeX into a new folder <run>/evaluations/NNN. The same
+command goes on with an evaluation that was interrupted: episodes that are finished are not played again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from jowa.data.store import EpisodeStore, has_episodes
 from jowa.envs.environments import check_playable, identity
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
+from jowa.evaluation.baselines import check_baselines, with_comparisons
 from jowa.evaluation.curves import read_curves
 from jowa.evaluation.folder import opened
 from jowa.evaluation.ledger import Ledger, close_ledger, read_ledger
@@ -54,6 +55,8 @@ from jowa.evaluation.results import (
     write_results,
 )
 from jowa.evaluation.rollout import episode_seeds
+from jowa.evaluation.score_files import write_tables
+from jowa.evaluation.scoreboard import board_of
 from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
 from jowa.evaluation.table import score_table
 from jowa.evaluation.world_model import WorldModelEvidence, measure_world_model
@@ -82,7 +85,8 @@ class EvaluateConfig:
     depend on it. execution: how imagination is computed. data: the episode store to compare with and to take held-out
     sequences from, that of the training run if null.
     world_model_sequences: held-out sequences measured, 0 for none. film_agent_steps: agent steps of each game's film.
-    out: where to write, <run>/evaluations/NNN if null. anew: begin another one, though the same was interrupted.
+    baselines: published algorithms to compare with, null for a few, [] for none. out: where to write,
+    <run>/evaluations/NNN if null. anew: begin another one, though the same was interrupted.
     """
 
     ckpt: str = "???"
@@ -99,6 +103,7 @@ class EvaluateConfig:
     data: str | None = None
     world_model_sequences: int = 512
     film_agent_steps: int = 300
+    baselines: list[str] | None = None
     device: str = "auto"
     threads: int | None = None
     out: str | None = None
@@ -120,6 +125,7 @@ def check(config: EvaluateConfig) -> None:
     if config.seed < 0:
         raise UserError(f"seed must not be negative, but is {config.seed}.")
     check_bootstrap(config.bootstrap)
+    check_baselines(config.baselines)
     config.protocol.check()
     check_planner(config.planner)
     check_execution(config.execution)
@@ -172,12 +178,15 @@ def main(config: EvaluateConfig) -> None:
             held_out=agent.description["holdout"] is not None,
             unseen_games=unseen_games(agent, games),
         )
+        results = with_comparisons(results, config.baselines)
         for leftover in (folder / "report.html", folder / "results.json"):
             leftover.unlink(missing_ok=True)  # of this evaluation, interrupted before it was finished
         write_report(folder / "report.html", results, exhibits(agent, start.folder, batches))
+        write_tables(folder, board_of(results), f"{results.name}: scores")
         write_results(folder / "results.json", results)
     print(score_table(results))
     print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
+    print(f"Tables: {folder / 'scores.csv'}, scores.md and scores.tex")
 
 
 def what_decides(

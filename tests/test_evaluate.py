@@ -58,13 +58,13 @@ def in_process(run: Path, *changes: str) -> None:
 
 def test_results_hold_what_is_promised(first: Path, run: Path, tiny_data: Path) -> None:
     assert sorted(path.name for path in first.iterdir()) == [
-        "episodes.jsonl", "evaluation.json", "report.html", "results.json",
+        "episodes.jsonl", "evaluation.json", "report.html", "results.json", "scores.csv", "scores.md", "scores.tex",
     ]  # fmt: skip
     results = results_of(first)
     assert set(results) == {
         "created", "command", "checkpoint", "model", "protocol", "config", "seed", "bootstrap", "modes", "data",
         "references", "world_model", "roms", "versions", "wall_seconds", "held_out", "environments",
-        "warnings", "weights", "unseen_games",
+        "warnings", "weights", "unseen_games", "baselines", "improvements",
     }  # fmt: skip
     assert Path(results["checkpoint"]).resolve() == (run / "checkpoints" / "stage2-00000004").resolve()
     assert results["command"] == " ".join(["python -m jowa.evaluate", "ckpt=link", *SMALL])

@@ -81,7 +81,7 @@ def test_the_report_is_one_self_contained_page_with_every_part(tmp_path):
     text = check(path.read_text()).text
     for expected in (
         *GAMES, "Random play", "Without planning", "With planning", "Recorded data", "Human-normalised",
-        "DQN-normalised", "Interquartile mean", "Above random", "held-out episodes", "95.1 %", "88.2 %",
+        "DQN-normalised", "IQM of game means", "Above random", "held-out episodes", "95.1 %", "88.2 %",
         "Termination F1", "0.85", meaning("td"),
         "frames of the emulator", "60e0ea3cbe0913d39803477945e9e5ec", "python -m jowa.evaluate ckpt=runs/demo",
         "stage1_000200", "max episode frames",
@@ -117,7 +117,11 @@ def test_names_are_escaped():
 def test_repeating_episodes_are_announced_in_report_and_file(tmp_path):
     results = dataclasses.replace(fake_results(), modes=(fake_mode(RANDOM), same_episode(PLANNING)))
     (warning,) = results.warnings
-    assert "earlier one in return and length (planning: Pong 15 of 16, Breakout 15 of 16, Pooyan 15 of 16)" in warning
+    expected = (
+        "earlier one in return and length (planning: Pong 1 of 16 distinct, Breakout 1 of 16 distinct, Pooyan "
+        "1 of 16 distinct)"
+    )
+    assert expected in warning
     assert warning in check(render(results, Exhibits())).text
     write_results(tmp_path / "results.json", results)
     assert json.loads((tmp_path / "results.json").read_text())["warnings"] == list(results.warnings)
@@ -137,7 +141,7 @@ def test_cut_episodes_are_announced():
 def same_episode(mode: str):
     played = fake_mode(mode)
     episodes = tuple(dataclasses.replace(one, episode_return=5.0, agent_steps=100) for one in played.episodes)
-    games = tuple(dataclasses.replace(score, repeated=15) for score in played.games)
+    games = tuple(dataclasses.replace(score, repeated=15, distinct=1) for score in played.games)
     return dataclasses.replace(played, episodes=episodes, games=games)
 
 

@@ -26,11 +26,15 @@ $body
 _STYLE = """
 :root { color-scheme: light dark;
   --paper: #fbfaf7; --card: #ffffff; --ink: #1d2430; --muted: #667085; --line: #e3e1da;
-  --random: #98a2b3; --data: #b08a3e; --greedy: #2f7f86; --planning: #4a56c4; --good: #1e7d4f; --warn-bg: #fdf3dc;
+  --random: #98a2b3; --data: #b08a3e; --greedy: #2f7f86; --planning: #4a56c4;
+  --published: #667085; --run1: #4a56c4; --run2: #c2571a; --run3: #2f7f86; --run4: #a8327e; --run5: #7a6a12;
+  --run6: #3f7d3a; --good: #1e7d4f; --warn-bg: #fdf3dc;
   --warn: #7a4f01; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171c; --card: #1b1f26; --ink: #e6e8ec; --muted: #98a1af; --line: #2d333d;
-  --random: #8791a1; --data: #d3ab5c; --greedy: #55b3ba; --planning: #8f9bff; --good: #63c493; --warn-bg: #33290f;
+  --random: #8791a1; --data: #d3ab5c; --greedy: #55b3ba; --planning: #8f9bff;
+  --published: #98a1af; --run1: #8f9bff; --run2: #f08c4f; --run3: #55b3ba; --run4: #e57fbf; --run5: #cbb84a;
+  --run6: #7cc276; --good: #63c493; --warn-bg: #33290f;
   --warn: #f0c876; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.55;

@@ -24,7 +24,17 @@ COLOURS = {
     "data": "#010105",
     "greedy": "#010106",
     "planning": "#010107",
+    "published": "#010108",
+    "run1": "#010109",
+    "run2": "#01010a",
+    "run3": "#01010b",
+    "run4": "#01010c",
+    "run5": "#01010d",
+    "run6": "#01010e",
 }
+WIDTH = 3.6
+"""Of figures, in inches."""
+_LETTER, _LONGEST = 0.073, 22
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.0,
@@ -62,8 +72,10 @@ def score_bars(game: str, bars: Sequence[Bar]) -> str:
     """Mean returns of one game as bars, with intervals and a dot for every episode."""
     with matplotlib.rc_context(STYLE | {"axes.grid": True, "svg.hashsalt": game}):
         height = 0.36 + 0.36 * len(bars)
-        figure = Figure(figsize=(3.6, height))
-        axes = figure.add_axes((0.32, 0.28 / height, 0.66, 1 - 0.32 / height))
+        labels = [shortened(bar.label) for bar in bars]
+        left = left_margin(labels)
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((left, 0.28 / height, 0.98 - left, 1 - 0.32 / height))
         for row, bar in enumerate(bars):
             colour = COLOURS[bar.colour]
             axes.barh(row, bar.value, height=0.62, color=colour, alpha=0.32, linewidth=0)
@@ -74,7 +86,7 @@ def score_bars(game: str, bars: Sequence[Bar]) -> str:
                 ends = [bar.interval.low, bar.interval.high]
                 axes.plot(ends, [row, row], color=COLOURS["ink"], linewidth=1.4, solid_capstyle="butt")
                 axes.plot(ends, [row, row], "|", color=COLOURS["ink"], markersize=6)
-        axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+        axes.set_yticks(range(len(bars)), labels)
         axes.set_ylim(len(bars) - 0.5, -0.5)
         axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
         axes.margins(x=0.04)
@@ -135,6 +147,16 @@ def training_curve(name: str, curves: Sequence[Curve], spans: Mapping[str, tuple
         axes.set_xlim(-0.02 * end, 1.02 * end)
         axes.set_axisbelow(True)
         return svg(figure, f"curve-{name}", f"{name} over training steps")
+
+
+def shortened(label: str) -> str:
+    """A label that fits beside a figure."""
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+
+
+def left_margin(labels: Sequence[str]) -> float:
+    """Which share of a figure's width its rows' labels take."""
+    return (0.12 + _LETTER * max(map(len, labels))) / WIDTH
 
 
 def svg(figure: Figure, name: str, description: str) -> str:

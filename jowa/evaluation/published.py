@@ -144,6 +144,11 @@ def with_planning(size: str) -> str:
     return f"JOWA_{size}_with_planning"
 
 
+def algorithm_label(name: str) -> str:
+    """'JOWA_150M_with_planning' becomes 'JOWA 150M, planning'."""
+    return name.replace("_with_", ", ").replace("_without_", ", no ").replace("_", " ")
+
+
 def algorithm_rows(
     means: Mapping[str, Mapping[str, float]],
     evaluations: Mapping[str, Mapping[str, OfficialEvaluation]],
@@ -157,7 +162,7 @@ def algorithm_rows(
         source = f"{_episodes_per_game(returns)} episodes a game" if name in raw else FROM_MEANS
         human_iqm, human_median = _over_games(returns, references, "human")
         dqn_iqm, _ = _over_games(returns, references, "dqn")
-        rows.append(AlgorithmRow(name, _label(name), source, human_iqm, human_median, dqn_iqm))
+        rows.append(AlgorithmRow(name, algorithm_label(name), source, human_iqm, human_median, dqn_iqm))
     return tuple(rows)
 
 
@@ -258,8 +263,3 @@ def _episodes_per_game(returns: Mapping[str, Sequence[float]]) -> int:
     """
     (number,) = {len(values) for values in returns.values()}
     return number
-
-
-def _label(name: str) -> str:
-    """'JOWA_150M_with_planning' becomes 'JOWA 150M, planning'."""
-    return name.replace("_with_", ", ").replace("_without_", ", no ").replace("_", " ")

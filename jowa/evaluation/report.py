@@ -8,19 +8,18 @@ from html import escape
 from pathlib import Path
 
 from jowa.errors import UserError
-from jowa.evaluation import page, sections
+from jowa.evaluation import page, score_sections, sections
 from jowa.evaluation.curves import Curve
 from jowa.evaluation.film import Film
-from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
+from jowa.evaluation.labels import LABELS, label
+from jowa.evaluation.modes import RANDOM
 from jowa.evaluation.plots import Bar, score_bars
-from jowa.evaluation.results import ModeResult, Results
+from jowa.evaluation.results import ModeResult, Results, distinct_episodes
+from jowa.evaluation.scoreboard import MODE_COLOURS, board_of
 from jowa.evaluation.scores import AggregateScore, Estimate, separated
 from jowa.files import write_text
 from jowa.games import GAMES
 from jowa.planning.strips import Strip
-
-LABELS = {RANDOM: "Random play", NO_PLANNING: "Without planning", PLANNING: "With planning"}
-_COLOURS = {RANDOM: "random", NO_PLANNING: "greedy", PLANNING: "planning"}
 
 
 @dataclass(frozen=True)
@@ -46,24 +45,23 @@ def write_report(path: Path, results: Results, exhibits: Exhibits | None = None)
 
 def render(results: Results, exhibits: Exhibits) -> str:
     """The report's HTML."""
+    board = board_of(results)
     body = [
         _header(results),
         _cards(results),
         _warnings(results),
         _score_table(results),
         _score_figures(results),
+        score_sections.summaries(board),
+        score_sections.performance(board),
+        score_sections.beating(board),
         sections.films(exhibits.films),
         sections.world_model(results.world_model, results.held_out),
         sections.strips(exhibits.strips, exhibits.pictures),
         sections.training(exhibits.curves),
         sections.conditions(results),
     ]
-    return page.page(f"{_name(results)}: evaluation", body)
-
-
-def best_mode(results: Results) -> ModeResult | None:
-    """The agent's own way of playing that counts: with planning, else without; None if only chance played."""
-    return results.mode(PLANNING) or results.mode(NO_PLANNING)
+    return page.page(f"{results.name}: evaluation", body)
 
 
 def above_random(results: Results, mode: ModeResult, game: str) -> bool | None:
@@ -78,26 +76,20 @@ def above_random(results: Results, mode: ModeResult, game: str) -> bool | None:
     return ours.mean.value > theirs.mean.value and separated(ours.mean, theirs.mean)
 
 
-def _name(results: Results) -> str:
-    checkpoint = Path(results.checkpoint)
-    named = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
-    return named.name or results.checkpoint
-
-
 def _header(results: Results) -> str:
     kind = "Atari game" if set(results.games) <= set(GAMES) else "game"
     games = f"{len(results.games)} {kind}{'s' if len(results.games) != 1 else ''}"
     size = results.model.get("name")
     model = f"a world-action model of size {size}" if size else "a world-action model"
     return (
-        f"<header><h1>{escape(_name(results))}</h1>"
+        f"<header><h1>{escape(results.name)}</h1>"
         f'<p class="note">How well {escape(model)} plays {games}, and how well it knows them. '
         f"Evaluated {escape(results.created)}, checkpoint <code>{escape(results.checkpoint)}</code>.</p></header>"
     )
 
 
 def _cards(results: Results) -> str:
-    mode = best_mode(results)
+    mode = results.best
     cards = []
     if mode is not None:
         verdicts = [above_random(results, mode, game) for game in results.games]
@@ -131,10 +123,11 @@ def _warnings(results: Results) -> str:
 
 
 def _score_table(results: Results) -> str:
-    mode = best_mode(results)
-    head = ["Game", *(LABELS.get(one.mode, one.mode) for one in results.modes), "Recorded data"]
+    mode = results.best
+    head = ["Game", *(label(one.mode) for one in results.modes), "Recorded data"]
     if mode is not None:
-        head += ["Human-normalised", "DQN-normalised", "Above random"]
+        head += ["Distinct episodes", "Human-normalised", "DQN-normalised", "Above random"]
+    head += [label(name) for name in results.baselines]
     rows = [_score_row(results, mode, game) for game in results.games]
     confidence = f"{100 * results.bootstrap.confidence:.0f} %"
     explanation = (
@@ -143,10 +136,13 @@ def _score_table(results: Results) -> str:
         f"{confidence} of the means so obtained lie inside. <b>Recorded data</b> is the mean of all recorded "
         "episodes. <b>Human-normalised</b> is (score − random) / (human − random) with the published "
         "scores of random play and a human tester: 0 plays like chance, 1 like the human; <b>DQN-normalised</b> puts "
-        f"DQN in the human's place. Both are of play {_how(mode)}. A dash: no published score. <b>Above random</b>: "
+        f"DQN in the human's place. Both are of play {_how(mode)}, as are the <b>distinct episodes</b>: those that "
+        "differ from all earlier ones in return or length. A dash: no published score. <b>Above random</b>: "
         "the mean lies above that of the random play measured here, and the two intervals have no point in common."
     )
-    return page.section("Scores", explanation, page.table(head, rows), _aggregate_table(results))
+    if results.baselines:
+        explanation += " The last columns are <b>published</b> means, in game points, under their authors' own rules."
+    return page.section("Scores", explanation, page.table(head, rows))
 
 
 def _how(mode: ModeResult | None) -> str:
@@ -162,10 +158,12 @@ def _score_row(results: Results, mode: ModeResult | None, game: str) -> list[str
     row.append(page.cell(page.number(data.mean), f"{data.episodes:,} episodes") if data else "–")
     if mode is not None:
         score = mode.game(game)
+        row.append(page.cell(distinct_episodes(score) if score else "–"))
         row.append(_estimate_cell(score.human_normalised if score else None))
         row.append(_estimate_cell(score.dqn_normalised if score else None))
         row.append(_verdict(above_random(results, mode, game)))
-    return row
+    means = (by_game.get(game) for by_game in results.baselines.values())
+    return [*row, *(page.cell("–" if mean is None else page.number(mean)) for mean in means)]
 
 
 def _verdict(above: bool | None) -> str:
@@ -174,29 +172,12 @@ def _verdict(above: bool | None) -> str:
     return '<span class="yes">yes</span>' if above else '<span class="no">not shown</span>'
 
 
-def _aggregate_table(results: Results) -> str:
-    rows = []
-    for mode in results.modes:
-        for label, aggregate in (("human", mode.human_normalised), ("DQN", mode.dqn_normalised)):
-            if aggregate is not None:
-                name = page.cell(LABELS.get(mode.mode, mode.mode), f"{label}-normalised, {len(aggregate.games)} games")
-                estimates = (aggregate.interquartile_mean, aggregate.median, aggregate.mean)
-                rows.append([name, *(_estimate_cell(one) for one in estimates)])
-    if not rows:
-        return '<p class="note">No published reference scores are known for these games, so nothing is normalised.</p>'
-    explanation = (
-        '<p class="note">Over the games with published scores: the <b>interquartile mean</b> leaves out the '
-        "lowest and the highest quarter of the games (with fewer than four games none, so it is the mean). "
-        "Intervals draw episodes anew within each game; the games stay the same.</p>"
-    )
-    return explanation + page.table(["Over games", "Interquartile mean", "Median", "Mean"], rows)
-
-
 def _score_figures(results: Results) -> str:
     figures = [page.figure(game, score_bars(game, _bars(results, game))) for game in results.games]
     explanation = (
         "Bars are mean returns in raw game points, lines their intervals, dots single episodes. The recorded "
         "data's mean has no dots: it is a property of the training data, not of this evaluation."
+        + (" Grey bars are published means." if results.baselines else "")
     )
     return page.section("Returns, game by game", explanation, page.grid(figures))
 
@@ -207,11 +188,12 @@ def _bars(results: Results, game: str) -> list[Bar]:
         score = mode.game(game)
         if score is not None:
             returns = [episode.episode_return for episode in mode.of(game)]
-            label, colour = LABELS.get(mode.mode, mode.mode), _COLOURS.get(mode.mode, "planning")
-            bars.append(Bar(label, colour, score.mean.value, score.mean, returns))
+            colour = MODE_COLOURS.get(mode.mode, "planning")
+            bars.append(Bar(label(mode.mode), colour, score.mean.value, score.mean, returns))
     if game in results.data:
         bars.insert(1, Bar("Recorded data", "data", results.data[game].mean))
-    return bars
+    means = ((name, by_game.get(game)) for name, by_game in results.baselines.items())
+    return bars + [Bar(label(name), "published", mean) for name, mean in means if mean is not None]
 
 
 def _estimate_cell(estimate: Estimate | None) -> str:

@@ -12,6 +12,9 @@ import numpy as np
 
 from jowa.errors import UserError
 from jowa.evaluation.episode import Episode
+from jowa.evaluation.improvement import Improvement
+from jowa.evaluation.modes import NO_PLANNING, PLANNING
+from jowa.evaluation.profiles import Profile, performance_profile
 from jowa.evaluation.rollout import Rollout
 from jowa.evaluation.scores import (
     AggregateScore,
@@ -41,6 +44,8 @@ class ModeResult:
     decisions: int
     seconds: float
     decisions_per_second: float
+    human_profile: Profile | None = None
+    dqn_profile: Profile | None = None
 
     def game(self, name: str) -> GameScore | None:
         """The score of one game, None if it was not played."""
@@ -68,6 +73,9 @@ class Results:
     `weights` names the agent's weights (a hash), whatever folder they lie in; `unseen_games` are those it was never
     trained on. `held_out` says that the episodes the world model was measured on are known not to have trained it.
 
+    `baselines` are published algorithms' mean raw returns by game, `improvements` compare the agent's best way of
+    playing with its others and with them.
+
     `created` is an ISO time; `seed` that of each game's first episode; `wall_seconds` the whole evaluation's duration.
     """
 
@@ -90,6 +98,20 @@ class Results:
     environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     weights: str = ""
     unseen_games: tuple[str, ...] = ()
+    baselines: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    improvements: tuple[Improvement, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The run's folder, else what was evaluated."""
+        checkpoint = Path(self.checkpoint)
+        named = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+        return named.name or self.checkpoint
+
+    @property
+    def best(self) -> ModeResult | None:
+        """The agent's own way of playing that counts: with planning, else without; None if only chance played."""
+        return self.mode(PLANNING) or self.mode(NO_PLANNING)
 
     @property
     def games(self) -> tuple[str, ...]:
@@ -99,8 +121,8 @@ class Results:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before believing the numbers."""
-        repeated = self._where(lambda score, _: score.repeated if mostly_repeated(score) else 0)
-        cut = self._where(lambda score, episodes: sum(episode.truncated for episode in episodes))
+        repeated = self._where(_repeated)
+        cut = self._where(_cut)
         sentences = []
         if self.unseen_games:
             sentences.append(f"The agent was never trained on {', '.join(self.unseen_games)}.")
@@ -118,18 +140,23 @@ class Results:
             sentences.append(f"Episodes were cut at the cap on their length, the game still going on ({cut}).")
         return tuple(sentences)
 
-    def _where(self, count: Callable[[GameScore, Sequence[Episode]], int]) -> str:
-        """Ways of playing and games of which `count` episodes are remarkable: "planning: Pong 9 of 16; random: …"."""
+    def _where(self, words: Callable[[GameScore, Sequence[Episode]], str]) -> str:
+        """Ways of playing and games whose episodes are remarkable: "planning: Pong 9 of 16 distinct; random: …"."""
         parts = []
         for mode in self.modes:
-            counts = [(score, count(score, mode.of(score.game))) for score in mode.games]
-            games = [f"{score.game} {number} of {score.episodes}" for score, number in counts if number]
+            said = [(score.game, words(score, mode.of(score.game))) for score in mode.games]
+            games = [f"{game} {text}" for game, text in said if text]
             parts += [f"{mode.mode}: {', '.join(games)}"] if games else []
         return "; ".join(parts)
 
     def mode(self, name: str) -> ModeResult | None:
         """One way of playing, None if it was not evaluated."""
         return next((mode for mode in self.modes if mode.mode == name), None)
+
+
+def distinct_episodes(score: GameScore) -> str:
+    """How many of a game's episodes differ in return or length, in words: "9 of 16"."""
+    return f"{score.distinct} of {score.episodes}"
 
 
 def score_mode(
@@ -157,7 +184,18 @@ def score_mode(
         decisions=rollout.decisions,
         seconds=rollout.seconds,
         decisions_per_second=rollout.decisions_per_second,
+        human_profile=performance_profile(returns, references, "human", bootstrap),
+        dqn_profile=performance_profile(returns, references, "dqn", bootstrap),
     )
+
+
+def _repeated(score: GameScore, episodes: Sequence[Episode]) -> str:
+    return f"{distinct_episodes(score)} distinct" if mostly_repeated(score) else ""
+
+
+def _cut(score: GameScore, episodes: Sequence[Episode]) -> str:
+    number = sum(episode.truncated for episode in episodes)
+    return f"{number} of {score.episodes}" if number else ""
 
 
 def installed_versions() -> dict[str, str]:

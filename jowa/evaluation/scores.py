@@ -10,13 +10,20 @@ from typing import Literal
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import trim_mean
 
 from jowa.errors import UserError
+from jowa.evaluation.measures import (
+    Floats,
+    Scores,
+    interquartile_mean,
+    interquartile_mean_of_episodes,
+    interquartile_mean_of_games,
+    mean_of_games,
+    median_of_games,
+    optimality_gap_of_episodes,
+)
 from jowa.games import ReferenceScores
 
-Floats = NDArray[np.float64]
 Normalisation = Literal["human", "dqn"]
 
 
@@ -52,7 +59,7 @@ class Estimate:
 class GameScore:
     """One game's episodes in short. Returns are raw game points, lengths are agent steps.
 
-    `repeated` counts the episodes whose return and length both equal those of an earlier episode.
+    `repeated` counts the episodes whose return and length both equal those of an earlier episode, `distinct` the rest.
     A normalised score is None where a reference score is unknown.
     """
 
@@ -64,19 +71,27 @@ class GameScore:
     maximum: float
     mean_agent_steps: float
     repeated: int
+    distinct: int
     human_normalised: Estimate | None
     dqn_normalised: Estimate | None
 
 
 @dataclass(frozen=True)
 class AggregateScore:
-    """Normalised scores over the games whose reference scores are known; `left_out` are the others."""
+    """Normalised scores over the games whose reference scores are known; `left_out` are the others.
+
+    `interquartile_mean`, `median` and `mean` are of the games' means. `pooled_interquartile_mean`, which rliable calls
+    the interquartile mean, and `optimality_gap`, the mean shortfall from a score of 1, are of all `episodes`.
+    """
 
     games: tuple[str, ...]
     left_out: tuple[str, ...]
+    episodes: int
     interquartile_mean: Estimate
     median: Estimate
     mean: Estimate
+    pooled_interquartile_mean: Estimate
+    optimality_gap: Estimate
 
 
 @dataclass(frozen=True)
@@ -110,11 +125,6 @@ class Repetition:
 def separated(a: Estimate, b: Estimate) -> bool:
     """Whether two intervals have no point in common."""
     return a.high < b.low or b.high < a.low
-
-
-def interquartile_mean(values: Floats) -> Floats:
-    """Mean over the last axis without its lowest and highest quarter (rounded down to whole values)."""
-    return np.asarray(trim_mean(values, 0.25, axis=-1))
 
 
 def normalise(score: Floats | float, random: float | None, reference: float | None) -> Floats | None:
@@ -182,6 +192,7 @@ def game_score(
     """
     resampled = bootstrap_means(returns, config, stream=game)
     mean = float(np.mean(returns))
+    repeated = repeated_episodes(returns, lengths)
 
     def normalised(kind: Normalisation) -> Estimate | None:
         values = _normalise_game(np.append(resampled, mean), reference, kind)
@@ -195,10 +206,31 @@ def game_score(
         minimum=float(np.min(returns)),
         maximum=float(np.max(returns)),
         mean_agent_steps=float(np.mean(lengths)),
-        repeated=repeated_episodes(returns, lengths),
+        repeated=repeated,
+        distinct=len(returns) - repeated,
         human_normalised=normalised("human"),
         dqn_normalised=normalised("dqn"),
     )
+
+
+def normalised_draws(
+    returns: Mapping[str, Sequence[float]],
+    references: Mapping[str, ReferenceScores],
+    kind: Normalisation,
+    config: BootstrapConfig,
+) -> dict[str, Floats]:
+    """Each game's normalised episodes, resampled: (resamples + 1, episodes), the last row as they were played.
+
+    The bootstrap is stratified: every resample draws episodes anew within each game; the set of games stays as it is.
+    Games whose reference scores are unknown are left out.
+    """
+    columns: dict[str, Floats] = {}
+    for game, values in returns.items():
+        resampled = np.vstack([bootstrap_draws(values, config, stream=game), np.asarray(values, dtype=np.float64)])
+        normalised = _normalise_game(resampled, references.get(game), kind)
+        if normalised is not None:
+            columns[game] = normalised
+    return columns
 
 
 def aggregate_score(
@@ -207,31 +239,28 @@ def aggregate_score(
     kind: Normalisation,
     config: BootstrapConfig,
 ) -> AggregateScore | None:
-    """Interquartile mean, median and mean over games of the normalised per-game means.
+    """All summaries of the normalised scores, with intervals of `normalised_draws`.
 
-    The bootstrap is stratified: every resample draws episodes anew within each game; the set of games stays as it is.
     None when no game's reference scores are known.
     """
-    columns: dict[str, Floats] = {}
-    for game, values in returns.items():
-        resampled = np.append(bootstrap_means(values, config, stream=game), np.mean(values))
-        normalised = _normalise_game(resampled, references.get(game), kind)
-        if normalised is not None:
-            columns[game] = normalised
+    columns = normalised_draws(returns, references, kind, config)
     if not columns:
         return None
-    table = np.stack(list(columns.values()), axis=1)
+    draws = list(columns.values())
 
-    def over_games(statistic: Callable[[Floats], Floats]) -> Estimate:
-        values = statistic(table)
+    def summary(measure: Callable[[Scores], Floats]) -> Estimate:
+        values = measure(draws)
         return estimate(float(values[-1]), values[:-1], config.confidence)
 
     return AggregateScore(
         games=tuple(columns),
         left_out=tuple(game for game in returns if game not in columns),
-        interquartile_mean=over_games(interquartile_mean),
-        median=over_games(lambda values: np.median(values, axis=-1)),
-        mean=over_games(lambda values: np.mean(values, axis=-1)),
+        episodes=sum(column.shape[1] for column in draws),
+        interquartile_mean=summary(interquartile_mean_of_games),
+        median=summary(median_of_games),
+        mean=summary(mean_of_games),
+        pooled_interquartile_mean=summary(interquartile_mean_of_episodes),
+        optimality_gap=summary(optimality_gap_of_episodes),
     )
 
 
@@ -243,18 +272,12 @@ def pooled_score(
 ) -> PooledScore | None:
     """Interquartile mean of all games' normalised episodes in one list, where a game weighs as much as its episodes.
 
-    The bootstrap is stratified as in `aggregate_score`, with the same draws. It holds resamples × episodes numbers.
-    None when no game's reference scores are known.
+    The draws are those of `aggregate_score`. None when no game's reference scores are known.
     """
-    columns: dict[str, Floats] = {}
-    for game, values in returns.items():
-        resampled = np.vstack([bootstrap_draws(values, config, stream=game), np.asarray(values, dtype=np.float64)])
-        normalised = _normalise_game(resampled, references.get(game), kind)
-        if normalised is not None:
-            columns[game] = normalised
+    columns = normalised_draws(returns, references, kind, config)
     if not columns:
         return None
-    pooled = interquartile_mean(np.concatenate(list(columns.values()), axis=1))
+    pooled = interquartile_mean_of_episodes(list(columns.values()))
     means = [np.full(column.shape[1], column[-1].mean()) for column in columns.values()]
     return PooledScore(
         games=tuple(columns),
