@@ -7,6 +7,7 @@ its Host is ours (a foreign name may be made to point here), a websocket unless 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -91,8 +92,10 @@ class Page:
         self._worker.start()
 
     async def _stop(self, application: web.Application) -> None:
-        for tab in list(self._tabs):
-            await tab.close(code=1001, message=b"jowa.play has ended")
+        goodbyes = [tab.close(code=1001, message=b"jowa.play has ended") for tab in self._tabs]
+        # A tab that doesn't listen any more isn't waited for.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*goodbyes, return_exceptions=True), timeout=2)
         await asyncio.to_thread(self._worker.stop)
 
     @web.middleware
@@ -120,7 +123,7 @@ class Page:
         origin = request.headers.get("Origin", "").lower()
         if origin.removeprefix("http://") not in self.hosts or not origin.startswith("http://"):
             return _plain(403, "Only this page itself may connect.")
-        tab = web.WebSocketResponse(max_msg_size=_LONGEST_READ, heartbeat=30)
+        tab = web.WebSocketResponse(max_msg_size=_LONGEST_READ, heartbeat=30, timeout=1.0, compress=False)
         if not tab.can_prepare(request).ok:
             return _plain(400, "This is the address of a websocket.")
         await tab.prepare(request)
@@ -128,10 +131,9 @@ class Page:
         self._worker.watch(len(self._tabs))
         telling = asyncio.create_task(self._tell(tab))
         try:
-            async for message in tab:
-                await self._hear(tab, message)
-        except ConnectionError:
-            pass  # it is gone
+            with contextlib.suppress(ConnectionError):  # it is gone
+                async for message in tab:
+                    await self._hear(tab, message)
         finally:
             self._tabs.discard(tab)
             self._worker.watch(len(self._tabs))
@@ -149,13 +151,14 @@ class Page:
 
     async def _tell(self, tab: web.WebSocketResponse) -> None:
         known = 0
-        await tab.send_str(self._opening)
-        while not tab.closed:
-            async with self._changed:
-                while self._number == known:
-                    await self._changed.wait()
-                state, known = self._state, self._number
-            await tab.send_str(state)
+        with contextlib.suppress(ConnectionError):  # it is gone
+            await tab.send_str(self._opening)
+            while not tab.closed:
+                async with self._changed:
+                    while self._number == known:
+                        await self._changed.wait()
+                    state, known = self._state, self._number
+                await tab.send_str(state)
 
     def _publish(self, state: str) -> None:
         assert self._loop is not None, "it was started by it"
@@ -192,4 +195,6 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _plain(status: int, sentence: str) -> web.Response:
-    return web.Response(status=status, text=f"{sentence}\n")
+    refused = web.Response(status=status, text=f"{sentence}\n")
+    refused.force_close()
+    return refused

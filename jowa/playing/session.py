@@ -258,9 +258,8 @@ class Session:
             raise UserError(f"{action} is no legal action of {self.game}: choose among {numbers}.")
 
     def _sentence(self, ending: Ending) -> str:
+        steps = f"{ending.agent_steps:,} agent step{'s' * (ending.agent_steps != 1)}"
         if self.dreaming:
             where = "at another start" if self.elsewhere else "from the real screen"
-            return f"The dream predicted an end after {ending.agent_steps} agent steps and began again {where}."
-        return (
-            f"Episode {ending.number} ended after {ending.agent_steps:,} agent steps with a score of {ending.score:g}."
-        )
+            return f"The dream predicted an end after {steps} and began again {where}."
+        return f"Episode {ending.number} ended after {steps} with a score of {ending.score:g}."

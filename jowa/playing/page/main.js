@@ -82,7 +82,8 @@ function showState(next, again) {
   showSettings(next.planner);
   showHands(next, before);
   showPlan(next);
-  if (!again) showRate(next);
+  if (!again && before && next.agent_steps !== before.agent_steps) showRate();
+  if (!next.running) element("rate").textContent = "";
 }
 
 function busy(id) {
@@ -123,12 +124,12 @@ function showSettings(settings) {
   for (const key of ["width", "horizon", "context", "simulations"]) element(key).value = settings[key];
 }
 
-function showRate(next) {
+function showRate() {
   const now = performance.now();
   arrivals = arrivals.filter((time) => now - time < 2000);
   arrivals.push(now);
   const rate = arrivals.length > 3 ? ((arrivals.length - 1) * 1000) / (now - arrivals[0]) : 0;
-  element("rate").textContent = next.running && rate ? `· about ${rate.toFixed(0)} agent steps a second` : "";
+  element("rate").textContent = rate ? `· about ${rate.toFixed(0)} agent steps a second` : "";
 }
 
 function startControls() {

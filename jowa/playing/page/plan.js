@@ -19,7 +19,7 @@ export function showPlan(next) {
   showWords();
   showBars();
   showFutures();
-  if (next.running || !frameAt(chosen)) chosen = null;
+  if (!frameAt(chosen)) chosen = null;
   showImagined();
 }
 
@@ -126,7 +126,7 @@ function newFrame(card) {
   const button = document.createElement("button");
   button.type = "button";
   button.append(document.createElement("img"), document.createElement("span"));
-  button.addEventListener("click", () => choose(indexOf(card), indexOf(button)));
+  button.addEventListener("click", () => choose({ future: indexOf(card), step: indexOf(button) }));
   return button;
 }
 
@@ -135,21 +135,19 @@ function caption(step) {
   return `${step.name}${reward}${step.ends ? ", ends" : ""}`;
 }
 
-function choose(future, step) {
+function choose(place) {
   if (state.running) page.send({ do: "run", running: false });
-  state.running = false;
-  chosen = { future, step };
+  chosen = place;
   showImagined();
 }
 
-// Along a future and on to the next one.
+// Along a future and on to the next one; before the first is the present.
 function walk(by) {
   if (!plan) return;
   const places = plan.futures.flatMap((future, i) => future.steps.map((_, step) => ({ future: i, step })));
   if (!places.length) return;
   const at = chosen ? places.findIndex((one) => one.future === chosen.future && one.step === chosen.step) : -1;
-  const next = at < 0 ? (by > 0 ? 0 : places.length - 1) : Math.min(Math.max(at + by, 0), places.length - 1);
-  choose(places[next].future, places[next].step);
+  choose(places[Math.min(at + by, places.length - 1)] ?? null);
 }
 
 function play(action) {

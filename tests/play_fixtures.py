@@ -1,0 +1,60 @@
+"""Sessions of play with a small agent that has learnt nothing, and pages around them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from small_dreamer import dreamer
+
+from jowa.envs.protocol import ProtocolConfig
+from jowa.models.agent_files import Agent
+from jowa.planning.config import PlannerConfig
+from jowa.planning.execution import ExecutionConfig
+from jowa.playing.session import Rules, Session
+
+BEAM = PlannerConfig(width=2, horizon=1, context=3)
+
+
+def small_agent(*games: str) -> Agent:
+    tokenizer, model = dreamer()
+    return Agent(tokenizer, model, {"games": list(games or ("Pong",)), "data": None, "holdout": None})
+
+
+def small_session(game: str = "Pong", agent: Agent | None = None, data: Path | None = None, **rules: Any) -> Session:
+    protocol = ProtocolConfig(**{"random_action_probability": 0.0} | rules.pop("protocol", {}))
+    planner = rules.pop("planner", BEAM)
+    return Session(agent or small_agent(), game, Rules(planner, protocol, ExecutionConfig(), data=data, **rules))
+
+
+@contextmanager
+def served(session: Session) -> Iterator[int]:
+    """The session's page at a port of this machine, served by a thread of its own."""
+    from aiohttp import web
+
+    from jowa.playing.server import Page, listen
+
+    listening = listen(0)
+    port: int = listening.getsockname()[1]
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(Page(session, port).application(), access_log=None, shutdown_timeout=1.0)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.SockSite(runner, listening).start()
+
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    try:
+        yield port
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
+        listening.close()
