@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import webbrowser
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,8 +78,8 @@ def main(config: PlayConfig) -> None:
     # Before the agent is read, which takes longer than finding out that the port is taken.
     listening = listen(config.port)
     with listening:
-        session = open_session(config, device)
-        asyncio.run(serve(session, listening, lambda address: _announce(address, config.open)))
+        with closing(open_session(config, device)) as session:
+            asyncio.run(serve(session, listening, lambda address: _announce(address, config.open)))
     print("Stopped.")
 
 

@@ -32,14 +32,14 @@ def small_session(game: str = "Pong", agent: Agent | None = None, data: Path | N
 
 
 @contextmanager
-def served(session: Session) -> Iterator[int]:
-    """The session's page at a port of this machine, served by a thread of its own."""
+def served(session: Session, port: int = 0) -> Iterator[int]:
+    """The session's page at a port of this machine, any free one if 0, served by a thread of its own."""
     from aiohttp import web
 
     from jowa.playing.server import Page, listen
 
-    listening = listen(0)
-    port: int = listening.getsockname()[1]
+    listening = listen(port)
+    port = listening.getsockname()[1]
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(Page(session, port).application(), access_log=None, shutdown_timeout=1.0)
 

@@ -246,6 +246,11 @@ class Session:
         self._open(game)
         before.close()
 
+    def close(self) -> None:
+        """Let go of the game and the dream; nothing can be played afterwards."""
+        self.world = self.real
+        self.real.close()
+
     def _look(self) -> None:
         """The present frame is another: what was thought and played belongs to the one before."""
         self._thought = self.played = None

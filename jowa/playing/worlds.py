@@ -97,9 +97,11 @@ class RealWorld:
         return lives or None
 
     def close(self) -> None:
-        """Let go of the environment."""
+        """Let go of the environment; nothing can be played afterwards."""
         if isinstance(self._game, GymnasiumGame):
             self._game.close()
+        # Whatever still refers to this world, the emulator has to be gone before the interpreter ends.
+        del self._game
 
 
 class Here:
