@@ -77,9 +77,8 @@ def main(config: PlayConfig) -> None:
     device = choose_device(config.device, "device")
     # Before the agent is read, which takes longer than finding out that the port is taken.
     listening = listen(config.port)
-    with listening:
-        with closing(open_session(config, device)) as session:
-            asyncio.run(serve(session, listening, lambda address: _announce(address, config.open)))
+    with listening, closing(open_session(config, device)) as session:
+        asyncio.run(serve(session, listening, lambda address: _announce(address, config.open)))
     print("Stopped.")
 
 

@@ -9,8 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from small_dreamer import dreamer
+from small_learner import small_model
 
+import jowa.games
+from jowa.envs.environment_spec import EnvironmentConfig
+from jowa.envs.gymnasium_environments import register_environment
 from jowa.envs.protocol import ProtocolConfig
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig
@@ -20,8 +25,9 @@ from jowa.playing.session import Rules, Session
 BEAM = PlannerConfig(width=2, horizon=1, context=3)
 
 
-def small_agent(*games: str) -> Agent:
+def small_agent(*games: str, **sizes: Any) -> Agent:
     tokenizer, model = dreamer()
+    model = small_model(**sizes).eval() if sizes else model
     return Agent(tokenizer, model, {"games": list(games or ("Pong",)), "data": None, "holdout": None})
 
 
@@ -29,6 +35,13 @@ def small_session(game: str = "Pong", agent: Agent | None = None, data: Path | N
     protocol = ProtocolConfig(**{"random_action_probability": 0.0} | rules.pop("protocol", {}))
     planner = rules.pop("planner", BEAM)
     return Session(agent or small_agent(), game, Rules(planner, protocol, ExecutionConfig(), data=data, **rules))
+
+
+def toy_session(monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A session of an environment with three actions of its own; to the test no other is known."""
+    monkeypatch.setattr(jowa.games, "_registered", {})
+    game = register_environment("toy_environments:Toy-v0", EnvironmentConfig())
+    return small_session(game, small_agent(game, tasks=61, actions=3, action_set=game))
 
 
 @contextmanager

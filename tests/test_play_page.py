@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from play_fixtures import served, small_agent, small_session
+from play_fixtures import served, small_agent, small_session, toy_session
 
 from jowa.playing.session import Session
 
@@ -101,7 +101,7 @@ def test_one_watches_pauses_and_steps_through_the_plan(opened: Opened, session: 
 
 def test_one_takes_over_by_keyboard_and_by_buttons(opened: Opened, session: Session) -> None:
     page = opened.page
-    page.check("#driver_human", force=True)
+    page.click("#driver_human", force=True)
     opened.until("text('holds') === 'NOOP' && text('played') === 'NOOP, you'")
     page.keyboard.down("ArrowUp")
     opened.until("text('holds') === 'UP' && text('played') === 'UP, you'")
@@ -112,14 +112,14 @@ def test_one_takes_over_by_keyboard_and_by_buttons(opened: Opened, session: Sess
     page.keyboard.up("ArrowUp")
     opened.until("text('played') === 'NOOP, you'")
     assert opened.text("plan_words").startswith("It would play")
-    page.uncheck("#shows_plan")
+    page.click("#shows_plan")
     opened.until("text('plan_words').startsWith('You play alone')")
     page.hover("#pad [data-key=DOWN]")
     page.mouse.down()
     opened.until("text('played') === 'DOWN, you'")
     page.mouse.up()
     opened.until("text('played') === 'NOOP, you'")
-    page.check("#driver_agent", force=True)
+    page.click("#driver_agent", force=True)
     opened.until("text('played').endsWith('the agent')")
     assert page.is_hidden("#hands")
 
@@ -129,15 +129,15 @@ def test_one_dreams_and_wakes_where_one_was(opened: Opened, session: Session) ->
     opened.until("Number(text('agent_steps')) > 3")
     opened.pause()
     steps, screen = session.real.agent_steps, page.get_attribute("#screen", "src")
-    page.check("#world_here", force=True)
+    page.click("#world_here", force=True)
     opened.until("text('world_caption') === 'The dream, begun at the present screen'")
     assert page.get_attribute("#screen", "src") == screen and opened.text("agent_steps") == "0"
     page.click("#step")
     opened.until("Number(text('agent_steps')) === 1")
-    assert page.get_attribute("#screen", "src") != screen and page.is_hidden("#seen_figure")
-    page.check("#world_elsewhere", force=True)
+    assert page.get_attribute("#screen", "src") != screen and page.get_attribute("#seen", "src") == screen
+    page.click("#world_elsewhere", force=True)
     opened.until("text('world_caption').includes('random actions')")
-    page.check("#world_real", force=True)
+    page.click("#world_real", force=True)
     opened.until(f"text('world_caption') === 'The real game' && Number(text('agent_steps')) === {steps}")
     assert page.get_attribute("#screen", "src") == screen
 
@@ -168,6 +168,22 @@ def test_planner_and_game_change_while_it_runs(opened: Opened, session: Session)
     page.select_option("#game", "Pong")
     opened.until("text('title') === 'jowa.play: Pong'")
     assert page.is_hidden("#warning")
+
+
+def test_number_keys_play_a_game_with_actions_of_its_own(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = toy_session(monkeypatch)
+    session.drive("human")
+    with served(session) as port:
+        opened = Opened(browser, port)
+        opened.page.keyboard.press("3")
+        opened.until("text('agent_steps') === '1' && text('reward') === '2' && text('played') === '2, you'")
+        opened.page.click("#pad [data-action='1']")
+        opened.until("text('agent_steps') === '2' && text('reward') === '1'")
+        opened.page.focus("#pad [data-action='2']")
+        opened.page.keyboard.press("Enter")
+        opened.until("text('agent_steps') === '3' && text('reward') === '2'")
+        assert opened.complaints == []
+        opened.context.close()
 
 
 def test_it_finds_its_session_again(browser: Any) -> None:

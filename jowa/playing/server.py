@@ -20,7 +20,7 @@ from aiohttp import WSMsgType, web
 from jowa.errors import UserError
 from jowa.playing.commands import read_command
 from jowa.playing.session import Session
-from jowa.playing.state import opening, refusal
+from jowa.playing.state import done, opening, refusal
 from jowa.playing.worker import Worker
 
 ADDRESS = "127.0.0.1"
@@ -146,8 +146,10 @@ class Page:
             if message.type != WSMsgType.TEXT:
                 raise UserError("A message must be text, a JSON object.")
             await asyncio.wrap_future(self._worker.order(read_command(message.data)))
+            answer = done()
         except UserError as error:
-            await tab.send_str(refusal(str(error)))
+            answer = refusal(str(error))
+        await tab.send_str(answer)
 
     async def _tell(self, tab: web.WebSocketResponse) -> None:
         known = 0

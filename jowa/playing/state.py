@@ -66,12 +66,18 @@ def present(session: Session, problem: str = "") -> str:
             "planner": {key: getattr(session.planner, key) for key in _SETTINGS},
             "screen": picture(world.history.frame),
             "seen": picture(session.thinker.decode(world.history.codes)),
+            "waiting": picture(real.history.frame) if session.dreaming else None,
             "plan": thought and _plan(thought, names),
         }
     )
 
 
 _SETTINGS = ("name", "width", "horizon", "context", "simulations", "depth")
+
+
+def done() -> str:
+    """That a message was carried out: the states that follow show it."""
+    return _json({"kind": "done"})
 
 
 def refusal(sentence: str) -> str:

@@ -32,7 +32,6 @@ export function showHands(state, before) {
   const human = state.driver === "human";
   element("hands").hidden = !human;
   if (!human || (before && before.game !== state.game)) releaseKeys();
-  element("shows_plan").checked = state.shows_plan;
   if (!human) return;
   element("holds").textContent = state.holds ?? "nothing";
   element("hint").textContent = hint(state);

@@ -8,12 +8,14 @@ let wait = 500;
 let state = null;
 let planner = "";
 let arrivals = [];
+let unanswered = 0; // messages; until they are answered the controls stay as they were set
 
 const page = { send, state: () => state };
 
 function send(message) {
   if (!socket || socket.readyState !== WebSocket.OPEN) return;
   show("refusal", "");
+  unanswered += 1;
   socket.send(JSON.stringify(message));
 }
 
@@ -21,6 +23,7 @@ function connect() {
   socket = new WebSocket(`ws://${location.host}/ws`);
   socket.onopen = () => {
     wait = 500;
+    unanswered = 0;
     connected(true, "Connected");
   };
   socket.onmessage = (event) => hear(JSON.parse(event.data));
@@ -40,11 +43,12 @@ function connected(open, words) {
 
 function hear(message) {
   if (message.kind === "opening") showOpening(message);
-  if (message.kind === "refusal") {
-    show("refusal", message.sentence);
-    if (state) showState(state, true);
+  if (message.kind === "refusal") show("refusal", message.sentence);
+  if (message.kind === "done" || message.kind === "refusal") {
+    unanswered -= 1;
+    if (!unanswered && state) showControls(state);
   }
-  if (message.kind === "state") showState(message, false);
+  if (message.kind === "state") showState(message);
 }
 
 function showOpening(opening) {
@@ -63,7 +67,7 @@ function showOpening(opening) {
   planner = "";
 }
 
-function showState(next, again) {
+function showState(next) {
   const before = state;
   state = next;
   document.title = `${next.game} – jowa.play`;
@@ -72,6 +76,15 @@ function showState(next, again) {
   show("problem", next.problem);
   showScreens(next);
   showNumbers(next);
+  if (!unanswered) showControls(next);
+  showSettings(next.planner);
+  showHands(next, before);
+  showPlan(next);
+  if (before && next.agent_steps !== before.agent_steps) showRate();
+  if (!next.running) element("rate").textContent = "";
+}
+
+function showControls(next) {
   element("run").textContent = next.running ? "Pause" : "Play";
   element("speed_value").textContent = next.speed;
   if (!busy("speed")) element("speed").value = next.speed;
@@ -79,11 +92,7 @@ function showState(next, again) {
   element(`driver_${next.driver}`).checked = true;
   element("world_" + (next.world === "real" ? "real" : next.elsewhere ? "elsewhere" : "here")).checked = true;
   if (element("game").value !== next.game) element("game").value = next.game;
-  showSettings(next.planner);
-  showHands(next, before);
-  showPlan(next);
-  if (!again && before && next.agent_steps !== before.agent_steps) showRate();
-  if (!next.running) element("rate").textContent = "";
+  element("shows_plan").checked = next.shows_plan;
 }
 
 function busy(id) {
@@ -94,8 +103,10 @@ function showScreens(next) {
   const dreaming = next.world === "dream";
   document.body.classList.toggle("dreaming", dreaming);
   element("screen").src = next.screen;
-  element("seen").src = next.seen;
-  element("seen_figure").hidden = dreaming;
+  // A dream is seen as it is; beside it the real game waits.
+  element("seen").src = dreaming ? next.waiting : next.seen;
+  element("seen").alt = dreaming ? "The real game's screen" : "The same, decoded from the model's codes";
+  element("seen_caption").textContent = dreaming ? "The real game, waiting" : "What the model sees";
   element("world_caption").textContent = dreaming ? `The dream, begun at ${next.start}` : "The real game";
 }
 
