@@ -233,11 +233,13 @@ def test_the_agent_plans_in_its_dream_from_what_was_dreamed() -> None:
         session.tick()
     session.plan_with(context=7)
     session.dream()
-    thought = session.thought
-    context = session.world.history.context(7, 39)
-    assert context.lengths.tolist() == [4] and thought.futures[0].steps[0].frame.shape == (84, 84)
-    session.step(thought.action)
-    np.testing.assert_array_equal(session.world.history.frame, thought.futures[0].steps[0].frame)
+    for step in range(3):
+        thought = session.thought
+        context = session.world.history.context(7, 39)
+        assert context.lengths.tolist() == [4 + step] and thought.futures[0].steps[0].frame.shape == (84, 84)
+        session.step(thought.action)
+        assert session.world.agent_steps == step + 1
+        np.testing.assert_array_equal(session.world.history.frame, thought.futures[0].steps[0].frame)
 
 
 def test_dreams_start_from_recorded_screens_where_there_are_any(tiny_data: Path) -> None:

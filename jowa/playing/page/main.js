@@ -8,14 +8,15 @@ let wait = 500;
 let state = null;
 let planner = "";
 let arrivals = [];
-let unanswered = 0; // messages; until they are answered the controls stay as they were set
+let unanswered = []; // what was asked for; until it is answered the controls stay as they were set
 
 const page = { send, state: () => state };
 
 function send(message) {
   if (!socket || socket.readyState !== WebSocket.OPEN) return;
   show("refusal", "");
-  unanswered += 1;
+  if (message.do === "plan_with") show("settings_refusal", "");
+  unanswered.push(message.do);
   socket.send(JSON.stringify(message));
 }
 
@@ -23,7 +24,7 @@ function connect() {
   socket = new WebSocket(`ws://${location.host}/ws`);
   socket.onopen = () => {
     wait = 500;
-    unanswered = 0;
+    unanswered = [];
     connected(true, "Connected");
   };
   socket.onmessage = (event) => hear(JSON.parse(event.data));
@@ -43,10 +44,11 @@ function connected(open, words) {
 
 function hear(message) {
   if (message.kind === "opening") showOpening(message);
-  if (message.kind === "refusal") show("refusal", message.sentence);
   if (message.kind === "done" || message.kind === "refusal") {
-    unanswered -= 1;
-    if (!unanswered && state) showControls(state);
+    const asked = unanswered.shift();
+    const place = asked === "plan_with" ? "settings_refusal" : "refusal";
+    if (message.kind === "refusal") show(place, message.sentence);
+    if (!unanswered.length && state) showControls(state);
   }
   if (message.kind === "state") showState(message);
 }
@@ -76,7 +78,7 @@ function showState(next) {
   show("problem", next.problem);
   showScreens(next);
   showNumbers(next);
-  if (!unanswered) showControls(next);
+  if (!unanswered.length) showControls(next);
   showSettings(next.planner);
   showHands(next, before);
   showPlan(next);

@@ -163,8 +163,9 @@ function showImagined() {
   const step = frameAt(chosen);
   element("imagined").src = step ? step.frame : state.seen;
   element("imagined").alt = step ? "The imagined frame" : "The present frame as the model sees it";
-  element("imagined_words").textContent = step ? describe(step) : "The present. Choose a frame of a future.";
   const any = Boolean(plan && plan.futures.some((future) => future.steps.length));
+  const hint = any ? " Choose a frame of a future." : "";
+  element("imagined_words").textContent = step ? describe(step) : `The present.${hint}`;
   for (const id of ["previous", "next"]) element(id).disabled = !any;
   element("follow").disabled = !plan;
   element("follow").textContent = plan ? `Play ${plan.name}` : "Play the plan's action";
