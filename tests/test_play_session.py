@@ -1,0 +1,367 @@
+"""A session of play by itself: the agent's play is evaluation's, hands reach the game, dreams are the model's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from play_fixtures import BEAM, small_agent, small_session, toy_session
+
+from jowa.dreaming.dreams import Dreams
+from jowa.dreaming.starts import Start
+from jowa.envs.environments import make_environments, open_single
+from jowa.envs.protocol import ProtocolConfig
+from jowa.errors import UserError
+from jowa.evaluation.player import agent_player
+from jowa.evaluation.rollout import Turn, play
+from jowa.games import ACTION_NAMES, legal_actions
+from jowa.models.agent_files import Agent
+from jowa.planning.config import PlannerConfig
+from jowa.planning.execution import ExecutionConfig
+from jowa.playing.commands import LONGEST, read_command
+from jowa.playing.keys import action_for, keys_of, no_op
+from jowa.playing.state import opening, present
+
+UP, DOWN, NOOP = ACTION_NAMES.index("UP"), ACTION_NAMES.index("DOWN"), 0
+
+
+class Watched:
+    """A player whose actions, as chance left them, are kept."""
+
+    def __init__(self, player: Any) -> None:
+        self.player, self.actions = player, []
+
+    def act(self, turn: Turn) -> np.ndarray:
+        return self.player.act(turn)
+
+    def record(self, actions: np.ndarray) -> None:
+        self.actions.append(int(actions[0]))
+        self.player.record(actions)
+
+
+@pytest.mark.parametrize(
+    "planner",
+    [BEAM, PlannerConfig(name="greedy", context=8, horizon=0), PlannerConfig(name="mcts", simulations=2, context=2)],
+    ids=lambda planner: planner.name,
+)
+def test_the_agent_plays_as_it_does_in_evaluation(planner: PlannerConfig) -> None:
+    """Two episodes, with chance and sticky actions, of other seeds than the first."""
+    rules = {"random_action_probability": 0.2, "repeat_action_probability": 0.25, "max_episode_frames": 28}
+    agent, protocol = small_agent(), ProtocolConfig(**rules)
+    environments = make_environments(["Pong"], protocol, [0])
+    player = Watched(agent_player(agent, planner, ExecutionConfig(), environments, torch.device("cpu")))
+    rollout = play(environments, player, {"Pong": [5, 6]}, mode="test", random_action_probability=0.2, progress=False)
+    session = small_session(agent=agent, planner=planner, seed=5, protocol=rules)
+    played, endings = [], []
+    for _ in range(14):
+        session.tick()
+        played.append(session.played.action if session.played else None)
+        endings += [session.notice] if session.played is None else []
+    wanted: list[int | None] = list(player.actions)
+    wanted[6] = wanted[13] = None  # an episode's last action is forgotten with it
+    assert played == wanted and len(set(player.actions)) > 2
+    scores = [episode.episode_return for episode in rollout.episodes]
+    assert [f"score of {score:g}." in ending for score, ending in zip(scores, endings, strict=True)] == [True, True]
+    assert session.real.seed == 7
+
+
+def test_what_hands_play_reaches_the_game() -> None:
+    session = small_session("Freeway")
+    twin = open_single("Freeway", session.rules.protocol, 0)
+    twin.reset(0)
+    session.drive("human")
+    session.show_plan(False)
+    wanted = [UP, UP, NOOP, DOWN, UP, NOOP]
+    holds = [["UP"], None, [], ["DOWN"], ["DOWN", "UP"], []]
+    for action, keys in zip(wanted, holds, strict=True):
+        if keys is not None:
+            session.hold(keys)
+        session.tick()
+        assert session.played is not None and (session.played.action, session.played.by) == (action, "human")
+        np.testing.assert_array_equal(session.world.history.frame, twin.step(action).frame)
+    assert session.thought is None, "nobody wants the plan"
+    session.show_plan(True)
+    assert session.thought is not None
+    session.step(UP)
+    assert session.played.action == UP
+    with pytest.raises(UserError, match=r"^7 is no legal action of Freeway: choose among 0 \(NOOP\), 2 \(UP\), 5 "):
+        session.step(7)
+
+
+def test_a_tap_between_two_steps_counts_for_one() -> None:
+    session = small_session("Freeway")
+    session.drive("human")
+    session.hold(["UP"])
+    session.hold([])
+    played = []
+    for _ in range(2):
+        session.tick()
+        played.append(session.played.action)
+    assert played == [UP, NOOP]
+    session.hold([], action=DOWN)
+    session.hold([])
+    session.tick()
+    assert session.played.action == DOWN
+    session.hold(["UP"])
+    session.drive("agent")
+    session.drive("human")
+    session.tick()
+    assert session.played.action == NOOP, "hands that were off the controls hold nothing"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["UP", "DOWN", "LEFT", "RIGHT", "FIRE"]), unique=True, max_size=5))
+def test_keys_mean_the_legal_action_of_the_most_of_them(held: list[str]) -> None:
+    for game in ("Pong", "Freeway", "Boxing", "Breakout"):
+        names = {ACTION_NAMES[action]: action for action in legal_actions(game)}
+        action = action_for(held, game)
+        assert action in names.values()
+        keys = {key for key in keys_of(game) if key in ACTION_NAMES[action]}
+        assert keys <= set(held) and action == (names["NOOP"] if not keys else action)
+        for name in names:
+            meant = {key for key in keys_of(game) if key in name}
+            assert not (meant <= set(held) and len(meant) > len(keys)), f"{name} is more of {held}"
+    assert no_op("Pong") == NOOP
+
+
+def test_a_game_with_actions_of_its_own_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = toy_session(monkeypatch)
+    session.tick()
+    assert session.real.agent_steps == 1 and len(session.thought.q) == 3
+    session.drive("human")
+    session.tick()
+    assert session.real.agent_steps == 1, "it has no action that does nothing"
+    with pytest.raises(UserError, match=r"^Toy-v0 has no action that does nothing"):
+        session.step()
+    session.hold([], action=2)
+    session.tick()
+    assert session.real.reward == 2 and session.played.action == 2
+    state = json.loads(present(session))
+    assert state["waits"] and state["keys"] == [] and [one["name"] for one in state["actions"]] == ["0", "1", "2"]
+    assert json.loads(opening(session))["others"] == []
+    session.dream()
+    session.tick()
+    assert session.world.agent_steps == 1 or "an end" in session.notice
+    with pytest.raises(UserError, match=r"^The model has 3 actions, those of Toy-v0, and Pong has 18 others"):
+        session.choose_game("Pong")
+    session.close()
+
+
+def test_the_key_pressed_last_wins() -> None:
+    assert ACTION_NAMES[action_for(["LEFT", "RIGHT"], "Boxing")] == "RIGHT"
+    assert ACTION_NAMES[action_for(["RIGHT", "LEFT", "FIRE"], "Boxing")] == "LEFTFIRE"
+    assert ACTION_NAMES[action_for(["UP", "RIGHT"], "Boxing")] == "UPRIGHT"
+    assert ACTION_NAMES[action_for(["LEFT", "UP"], "Freeway")] == "UP"
+    assert ACTION_NAMES[action_for(["LEFT"], "Freeway")] == "NOOP"
+
+
+def test_a_dream_leaves_the_real_game_as_it_was() -> None:
+    session, twin = small_session(), small_session()
+    for one in (session, twin):
+        for _ in range(4):
+            one.tick()
+    for elsewhere in (False, True):
+        session.dream(elsewhere)
+        for _ in range(3):
+            session.tick()
+        assert session.dreaming and session.real.agent_steps == 4
+        session.wake()
+    assert not session.dreaming
+    for _ in range(5):
+        session.tick()
+        twin.tick()
+        assert session.played == twin.played and session.real.score == twin.real.score
+        np.testing.assert_array_equal(session.world.history.frame, twin.world.history.frame)
+
+
+class OneStart:
+    def __init__(self, start: Start) -> None:
+        self.start = start
+
+    def draw(self, random: np.random.Generator) -> Start:
+        return self.start
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_dream_is_the_models(temperature: float) -> None:
+    """Frames, rewards and ends equal those of `Dreams` from the screens that were seen."""
+    session = small_session()
+    for _ in range(9):
+        session.tick()
+    seen = session.real.history.copy(7).start()
+    assert len(seen.frames) == 7 and len(seen.actions) == 6
+    session.set_temperature(temperature)
+    session.dream()
+    np.testing.assert_array_equal(session.world.history.frame, seen.frames[-1])
+    agent = session.agent
+    dreams = Dreams(agent.tokenizer, agent.model, OneStart(seen), "Pong", 1, 7, temperature)
+    random = np.random.default_rng([0, 0])
+    dreams.seed([random])
+    dreams.begin([0], [random])
+    for step in range(12):
+        action = legal_actions("Pong")[step % 6]
+        session.step(action)
+        dreamed = dreams.step(np.array([step % 6]))
+        assert not dreamed.ended[0]
+        assert session.world.reward == dreamed.rewards[0]
+        np.testing.assert_array_equal(session.world.history.frame, dreams.frames()[0])
+
+
+def test_a_predicted_end_begins_the_dream_again_from_the_real_screen() -> None:
+    agent = small_agent()
+    agent.model.end_head[-1].weight.data.zero_()
+    agent.model.end_head[-1].bias.data[:] = torch.tensor([0.0, 1.0])
+    session = small_session(agent=agent)
+    session.tick()
+    assert session.thought.futures[0].steps[0].ends
+    session.dream()
+    session.tick()
+    assert session.world.agent_steps == 0 and session.real.agent_steps == 1
+    assert session.notice == "The dream predicted an end after 1 agent step and began again from the real screen."
+    np.testing.assert_array_equal(session.world.history.frame, session.real.history.frame)
+
+
+def test_the_agent_plans_in_its_dream_from_what_was_dreamed() -> None:
+    session = small_session()
+    for _ in range(3):
+        session.tick()
+    session.plan_with(context=7)
+    session.dream()
+    for step in range(3):
+        thought = session.thought
+        context = session.world.history.context(7, 39)
+        assert context.lengths.tolist() == [4 + step] and thought.futures[0].steps[0].frame.shape == (84, 84)
+        session.step(thought.action)
+        assert session.world.agent_steps == step + 1
+        np.testing.assert_array_equal(session.world.history.frame, thought.futures[0].steps[0].frame)
+
+
+def test_dreams_start_from_recorded_screens_where_there_are_any(tiny_data: Path) -> None:
+    session = small_session(data=tiny_data)
+    session.dream(elsewhere=True)
+    assert session.start == "a recorded episode"
+    agent = session.agent
+    held = Agent(agent.tokenizer, agent.model, agent.description | {"holdout": 0.3})
+    session = small_session(agent=held, data=tiny_data)
+    session.dream(elsewhere=True)
+    first = session.world.history.frame
+    assert session.start == "a held-out episode" and first.max() == 230, "the store's own square"
+    session.restart()
+    assert not np.array_equal(session.world.history.frame, first)
+    assert small_session().dream(elsewhere=True) is None
+    session.choose_game("Boxing")
+    session.dream(elsewhere=True)
+    assert session.start == "the game after random actions"
+
+
+def test_a_planner_is_changed_or_refused_as_the_configuration_is() -> None:
+    session = small_session(planner=PlannerConfig(width=2, horizon=1, context=1, tie_tolerance=0.02))
+    session.tick()
+    session.tick()
+    session.plan_with(width=3, horizon=2, context=6)
+    assert len(session.thought.futures) == 3 and len(session.thought.futures[0].steps) == 2
+    assert session.thought.action == session.thought.futures[0].action
+    for changes, sentence in (
+        ({"horizon": 3}, "planner.context=6 and planner.horizon=3 exceed the 8 frames the model sees"),
+        ({"context": 9}, "planner.context=9 is not possible: the model sees 1 to 8 frames"),
+        ({"horizon": 8}, "planner.horizon=8 leaves no context"),
+        ({"name": "mcts", "horizon": 0}, "planner.horizon=0 gives planner.name=mcts no step to imagine"),
+        ({"name": "published"}, "planner=published has no settings for Pong with a small model"),
+    ):
+        before = session.planner
+        with pytest.raises(UserError, match=f"^{sentence}"):
+            session.plan_with(**changes)
+        assert session.planner == before
+    session.plan_with(name="mcts")
+    assert len(session.thought.futures[0].steps) == 1 and session.planner.tie_tolerance == 0
+    session.plan_with(name="greedy", context=8)
+    assert session.thought.futures[0].steps == () and len(session.thought.futures) == 1
+    session.plan_with(name="beam", context=6)
+    assert session.planner.tie_tolerance == 0.02, "the one it began with"
+
+
+def test_another_game_begins_and_an_impossible_one_changes_nothing() -> None:
+    session = small_session()
+    session.tick()
+    session.dream()
+    before = present(session)
+    with pytest.raises(UserError, match=r"Unknown game 'Bxing'.*did you mean 'Boxing'"):
+        session.choose_game("Bxing")
+    assert present(session) == before
+    session.choose_game("Boxing")
+    state = json.loads(present(session))
+    assert (state["game"], state["agent_steps"], state["world"]) == ("Boxing", 0, "real")
+    assert state["warning"].startswith("The agent was never trained on Boxing, only on Pong")
+    assert [one["action"] for one in state["actions"]] == list(legal_actions("Boxing"))
+    told = json.loads(opening(session))
+    assert told["trained"] == ["Pong"] and len(told["others"]) == 59 and "published" not in told["planners"]
+
+
+def test_the_state_tells_the_plan() -> None:
+    session = small_session(planner=PlannerConfig(width=3, horizon=2, context=3))
+    state = json.loads(present(session))
+    thought = session.thought
+    assert [row["action"] for row in state["plan"]["q"]] == list(legal_actions("Pong"))
+    assert state["plan"]["value"] == thought.value and state["plan"]["action"] == thought.action
+    for told, future in zip(state["plan"]["futures"], thought.futures, strict=True):
+        assert [step["name"] for step in told["steps"]] == [ACTION_NAMES[step.action] for step in future.steps]
+        assert all(step["frame"].startswith("data:image/png;base64,") for step in told["steps"])
+
+
+BAD = {
+    "{": "A message must be a JSON object, and this one can't be read.",
+    "[" * 3000: "A message must be a JSON object, and this one can't be read.",
+    "[1]": "A message must be a JSON object with the key 'do'.",
+    "{}": "do must be one of run, step, restart, speed",
+    '{"do": {"a": 1}}': "do must be one of run, step",
+    '{"do": "shut_down"}': "do must be one of run, step.*not 'shut_down'",
+    '{"do": "speed"}': "'speed' needs speed.",
+    '{"do": "speed", "speed": 31}': "speed must be a number from 1 to 30, not 31.",
+    '{"do": "speed", "speed": NaN}': "speed must be a number from 1 to 30, not NaN.",
+    '{"do": "speed", "speed": true}': "speed must be a number from 1 to 30, not true.",
+    '{"do": "speed", "speed": 1e999}': "speed must be a number from 1 to 30, not Infinity.",
+    '{"do": "speed", "speed": "5"}': "speed must be a number from 1 to 30, not '5'.",
+    '{"do": "run", "running": 1}': "running must be true or false, not 1.",
+    '{"do": "run", "running": true, "fast": 1}': "'run' takes running, not 'fast'.",
+    '{"do": "restart", "x": 1}': "'restart' takes nothing, not 'x'.",
+    '{"do": "drive", "driver": "chance"}': "driver must be one of agent, human, not 'chance'.",
+    '{"do": "hold", "keys": ["UP", "JUMP"]}': "keys must be a list of some of UP, DOWN",
+    '{"do": "hold", "keys": [["UP"]]}': "keys must be a list of some of UP, DOWN",
+    '{"do": "step", "action": 1.5}': "action must be a whole number from 0 to 255, not 1.5.",
+    '{"do": "step", "action": -1}': "action must be a whole number from 0 to 255, not -1.",
+    '{"do": "plan_with", "width": 1000000}': "width must be a whole number from 1 to 16, not 1000000.",
+    '{"do": "plan_with", "width": ' + "9" * 4000 + "}": "width must be a whole number from 1 to 16, not 9+….",
+    '{"do": "game", "game": "../../etc"}': None,
+    '{"do": "game", "game": "a\\u0000b"}': "game must be a name",
+    '{"do": "game", "game": "' + "x" * LONGEST + '"}': "A message may have 4,096 bytes, and this one has more.",
+    '{"do": "temperature", "temperature": -0.1}': "temperature must be a number from 0 to 10, not -0.1.",
+}
+
+
+def test_bad_messages_are_one_sentence_and_change_nothing() -> None:
+    session = small_session()
+    before = present(session)
+    for text, sentence in BAD.items():
+        with pytest.raises(UserError, match=sentence) as refused:
+            read_command(text).apply(session)
+        assert (
+            "\n" not in str(refused.value) and str(refused.value).endswith((".", "?")) and len(str(refused.value)) < 900
+        )
+        assert present(session) == before, text
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
+def test_no_value_of_any_kind_is_more_than_refused(value: Any) -> None:
+    for key, do in (("speed", "speed"), ("keys", "hold"), ("game", "game"), ("action", "step"), ("do", "do")):
+        try:
+            command = read_command(json.dumps({"do": do, key: value}))
+        except UserError:
+            continue
+        assert command.do == do
