@@ -134,6 +134,16 @@ def load_weights(folder: Path, tokenizer: Tokenizer, model: WorldActionModel) ->
         module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
 
 
+def weights_hash(agent: Agent) -> str:
+    """Sixteen hexadecimal digits that name an agent's weights, whatever files they came from."""
+    digest = hashlib.sha256()
+    for part in (agent.tokenizer, agent.model):
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
     """Sixteen hexadecimal digits that name the tokenizer's encoding half: what decides a frame's codes."""
     digest = hashlib.sha256()
