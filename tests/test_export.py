@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from html import escape
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from export_calls import HOME, export_agent, write_evaluation
 from fake_results import fake_results
+from golden_weights import golden_files
 from huggingface_hub import ModelCard, constants
 from safetensors.torch import load_file, save_file
 from test_evaluate import SMALL
 from test_hub import cache_agent
 from tiny_store import final_weights, finetune_run, states_equal
 
-from jowa import evaluate
+from jowa import evaluate, export, games
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
 from jowa.evaluation.results import plain
 from jowa.evaluation.stored import read_evaluation
-from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_agent
+from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_agent, read_description, weights_hash
 from jowa.models.conversion import LPIPS_FILE
 from jowa.models.perceptual import LPIPS
+from jowa.private_paths import PrivatePaths
 from jowa.training.starting_point import open_agent
 
 
@@ -71,6 +75,44 @@ def test_nothing_private_is_in_it(mine: Path, tmp_path: Path, tiny_data: Path, m
     page = (tmp_path / "hub" / "report.html").read_text()
     assert f'<p>stage2-00000004</p><pre>"{results["command"]}"</pre><img src="data:image/png;base64,' in page
     assert f"base64,{HOME}/x==" in page and page.endswith("</img> pictures")
+
+
+def test_unusual_paths_are_found_however_a_page_writes_them(tmp_path: Path) -> None:
+    paths = PrivatePaths(tmp_path / "mine")
+    odd = "/disks/bücher & <co>/a b"
+    assert paths.values([odd, f"{tmp_path}/mine/x"]) == ["a b", "mine/x"]
+    written = (odd, escape(odd), json.dumps(odd), escape(json.dumps(odd)))
+    assert [paths.page(f"<p>{text}</p>") for text in written] == [
+        "<p>a b</p>", "<p>a b</p>", '<p>"a b"</p>', "<p>&quot;a b&quot;</p>"
+    ]  # fmt: skip
+    for harmless in ("ALE/Pong-v5", "1/2 and 3 / 4", "eyes/left", "gs://bucket/x", "https://a.org/b", "</p><br />"):
+        assert paths.text(harmless) == paths.page(harmless) == harmless
+
+
+def test_an_environments_settings_are_kept_and_named(mine: Path, tmp_path: Path) -> None:
+    spec = {
+        "name": "Mine-v0",
+        "legal": [0, 1],
+        "actions": 2,
+        "environment": {"id": "mine", "kwargs": {"map": "/maps/1"}},
+    }
+    for path in (mine / "checkpoints").glob("*/agent.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"environments": [spec]}))
+    try:
+        text = export_agent(f"ckpt={mine}", f"out={tmp_path / 'hub'}")[1]
+    finally:
+        games._registered.clear()
+    assert "agent.json keeps paths of this computer, without which Mine-v0 can't be played" in text
+    assert read_description(tmp_path / "hub")["environments"] == [spec]
+
+
+def test_an_export_that_fails_half_way_leaves_nothing(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "render", mock.Mock(side_effect=OSError(28, "No space left on device")))
+    code, _, errors = export_agent(f"ckpt={mine}", f"out={tmp_path / 'hub'}")
+    assert code == 2 and "can't be written" in errors and "No space left" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_the_card_says_what_was_measured(mine: Path, tmp_path: Path) -> None:
@@ -140,11 +182,11 @@ def test_an_agent_without_an_evaluation_goes_without(mine: Path, tmp_path: Path)
 
 
 def test_the_latest_evaluation_of_this_checkpoint_is_taken(mine: Path, tmp_path: Path) -> None:
-    for number, weights in ((2, None), (9, None), (10, None), (11, "0" * 16)):
+    for number, weights in ((2, None), (999, None), (1000, None), (1001, "0" * 16)):
         write_evaluation(mine, number, weights, seed=number)
-    (mine / "evaluations" / "012").mkdir()  # not finished
+    (mine / "evaluations" / "1002").mkdir()  # not finished
     export_agent(f"ckpt={mine}", f"out={tmp_path / 'latest'}")
-    assert read_evaluation(tmp_path / "latest").results["seed"] == 10
+    assert read_evaluation(tmp_path / "latest").results["seed"] == 1000
     export_agent(f"ckpt={mine}", f"out={tmp_path / 'chosen'}", f"evaluation={mine / 'evaluations' / '002'}")
     assert read_evaluation(tmp_path / "chosen").results["seed"] == 2
     # What was exported can be exported again, with its evaluation.
@@ -167,7 +209,23 @@ def test_lpips_goes_along(mine: Path, tmp_path: Path) -> None:
     start = open_agent(str(tmp_path / "hub"))
     assert start.perceptual_weights == tmp_path / "hub" / LPIPS_FILE
     assert states_equal(load_file(start.perceptual_weights), weights)
+    assert start.agent.tokenizer.config.perceptual_weights is None
     assert str(tmp_path) not in (tmp_path / "hub" / DESCRIPTION).read_text()
+
+
+def test_published_files_are_exported_as_an_agent(tmp_path: Path) -> None:
+    tokenizer, model = golden_files("40M")
+    (tmp_path / "weights").mkdir()
+    without_lpips = {name: tensor for name, tensor in tokenizer.items() if not name.startswith("lpips.")}
+    torch.save(without_lpips, tmp_path / "weights" / "tokenizer.pt")
+    torch.save(model, tmp_path / "weights" / "JOWA_40M.pt")
+    before = open_agent(str(tmp_path / "weights")).agent
+    assert export_agent(f"ckpt={tmp_path / 'weights'}", f"out={tmp_path / 'hub'}")[0] == 0
+    shutil.rmtree(tmp_path / "weights")
+    after = load_agent(tmp_path / "hub")
+    assert weights_hash(after) == weights_hash(before) and after.model.config == before.model.config
+    assert after.description["published"] == {"tokenizer": "weights/tokenizer.pt", "model": "weights/JOWA_40M.pt"}
+    shutil.rmtree(tmp_path / "hub")  # large
 
 
 def test_it_plays_the_same_from_the_cache_and_trains_the_same(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
 from tiny_store import final_weights, finetune_run
@@ -12,7 +13,7 @@ from tiny_store import final_weights, finetune_run
 from jowa.data.record_config import names_agent
 from jowa.errors import UserError
 from jowa.models.agent_files import WEIGHTS
-from jowa.models.hub import AGENT_FILES
+from jowa.models.hub import AGENT_FILES, hub_folder
 from jowa.training.checkpoint import latest_checkpoint
 from jowa.training.starting_point import open_agent
 
@@ -63,3 +64,16 @@ def test_it_is_finetuned_like_any_other(cached: Path, smoke_run: Path, tiny_data
 def test_what_the_hub_does_not_have(cached: Path, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         open_agent(name)
+
+
+def test_patterns_ask_for_all_that_is_exported_of_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def snapshot_download(*_: object, allow_patterns: list[str], **__: object) -> str:
+        asked.extend(allow_patterns)
+        return "somewhere"
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert hub_folder("hub:me/agent") == Path("somewhere")
+    assert {"agent.json", "weights.safetensors", "lpips.safetensors", "published_buffers.safetensors"} <= set(asked)
+    assert "README.md" not in asked and "results.json" not in asked
