@@ -12,7 +12,8 @@ from typing import Any
 _PATH = re.compile(r"""(?<![\w/.~<-])(?:~[\w-]*)?/[\w.~@+-][^\s,;:"'`\[\](){}<>&]*""")
 """An absolute path, or one from somebody's home, within a text. What ends it may also be part of its name."""
 _EMBEDDED = re.compile(r"""(data:[^"'()\s]+)""")
-_TAG = re.compile(r"<[^>]*>")
+_TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL)
+"""A tag, or a program or style sheet as a whole: what looks like a path there may be no path."""
 
 
 class PrivatePaths:

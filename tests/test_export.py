@@ -87,6 +87,8 @@ def test_unusual_paths_are_found_however_a_page_writes_them(tmp_path: Path) -> N
     ]  # fmt: skip
     for harmless in ("ALE/Pong-v5", "1/2 and 3 / 4", "eyes/left", "gs://bucket/x", "https://a.org/b", "</p><br />"):
         assert paths.text(harmless) == paths.page(harmless) == harmless
+    script = "<script>\ntext.replace( /a/g, '')</script>"
+    assert paths.page(f"{script} at /disks/a/g.") == f"{script} at g."
 
 
 def test_an_environments_settings_are_kept_and_named(mine: Path, tmp_path: Path) -> None:
