@@ -193,7 +193,10 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
 
 
 def _module(name: str) -> str:
-    return f"jowa.data.{name}" if (Path(__file__).parent / "data" / f"{name}.py").is_file() else f"jowa.{name}"
+    """Whose configuration has that name: where jowa and jowa.data both have such a module, jowa.data's is `data_…`."""
+    if (Path(__file__).parent / f"{name}.py").is_file():
+        return f"jowa.{name}"
+    return f"jowa.data.{name.removeprefix('data_')}"
 
 
 def _command(name: str) -> str:

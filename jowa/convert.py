@@ -10,18 +10,12 @@ change no bit. Nothing but tensors is ever unpickled.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from jowa.cli import run
 from jowa.errors import UserError
-from jowa.files import require_writable_folder, sync_folder
+from jowa.files import check_destination, in_new_folder
 from jowa.models.conversion import (
     BUFFERS_FILE,
     kept_tensors,
@@ -58,19 +52,7 @@ def check(config: ConvertConfig) -> None:
         raise UserError(f"to={config.to} is unknown: choose one of {', '.join(FORMS)}.")
     if config.to == "jowa" and config.lpips is not None:
         raise UserError("lpips is for to=published: what the published tokenizer holds is kept anyway.")
-    check_destination(config.dst)
-
-
-def check_destination(name: str) -> Path:
-    """Where to write, when a new folder can be made there. Raises UserError."""
-    final = Path(name).expanduser().resolve()
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        kind = "isn't empty" if final.is_dir() else "is a file"
-        raise UserError(f"dst={name} {kind}: choose another dst.")
-    ancestor = next(folder for folder in final.parents if folder.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise UserError(f"No folder can be made in {ancestor}: choose another dst.")
-    return final
+    check_destination(config.dst, "dst")
 
 
 def main(config: ConvertConfig) -> None:
@@ -91,7 +73,7 @@ def to_jowa(config: ConvertConfig) -> None:
         what = "is jowa's format already" if holds_checkpoint(source) else what
         raise UserError(f"src={config.src} {what}: give a JOWA_<size>.pt, or a folder with one and its tokenizer.pt.")
     published = read_published(files, config.size)
-    in_new_folder(config.dst, lambda folder: write_agent(folder, published))
+    in_new_folder(config.dst, "dst", lambda folder: write_agent(folder, published))
     lpips = "with LPIPS" if published.lpips else "without LPIPS"
     print(f"{files.model} is a {published.config.name} model ({published.config.q_loss}), its tokenizer {lpips}.")
     print(f"It is in {config.dst} now; evaluate it by: python -m jowa.evaluate ckpt={config.dst}")
@@ -106,30 +88,12 @@ def to_published(config: ConvertConfig) -> None:
     weights = Path(config.lpips).expanduser() if config.lpips is not None else start.perceptual_weights
     lpips = {} if weights is None else read_lpips(weights)
     buffers = kept_tensors(start.checkpoint, BUFFERS_FILE)
-    in_new_folder(config.dst, lambda folder: write_published(folder, start.agent, lpips, buffers))
+    in_new_folder(config.dst, "dst", lambda folder: write_published(folder, start.agent, lpips, buffers))
     print(f"{start.checkpoint} is in {config.dst} now, as published files.")
     if not lpips:
         print("Its tokenizer.pt holds no LPIPS weights, since none came with the agent: lpips=<file> adds them.")
     if not buffers:
         print("Integer tensors 'indices', which carry nothing, are left out: there are none beside this agent.")
-
-
-def in_new_folder(name: str, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a folder beside `name` and put it in its place when it is whole."""
-    final = check_destination(name)
-    parent = require_writable_folder(final.parent, "dst")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=parent))
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp leaves it to its owner alone
-        write(temporary)
-        temporary.replace(final)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"dst={name} can't be written ({error}): make room, or choose another dst.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(parent)
 
 
 if __name__ == "__main__":

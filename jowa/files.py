@@ -8,14 +8,16 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from safetensors import SafetensorError
+
 from jowa.errors import UserError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -114,6 +116,36 @@ def require_writable_folder(path: Path | str, key: str) -> Path:
         reason = error.strerror or str(error)
         raise UserError(f"cannot write to the folder {folder} ({reason}): set {key} to one you can write to") from None
     return folder
+
+
+def check_destination(name: str, key: str) -> Path:
+    """Where to write, when a new folder can be made there. Raises UserError naming the config `key`."""
+    final = Path(name).expanduser().resolve()
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        kind = "isn't empty" if final.is_dir() else "is a file"
+        raise UserError(f"{key}={name} {kind}: choose another {key}.")
+    ancestor = next(folder for folder in final.parents if folder.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise UserError(f"No folder can be made in {ancestor}: choose another {key}.")
+    return final
+
+
+def in_new_folder(name: str, key: str, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a folder beside `name`, the config `key`'s value, and put it in its place when it is whole."""
+    final = check_destination(name, key)
+    parent = require_writable_folder(final.parent, key)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=parent))
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)  # mkdtemp leaves it to its owner alone
+        write(temporary)
+        temporary.replace(final)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{key}={name} can't be written ({error}): make room, or choose another {key}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(parent)
 
 
 @contextlib.contextmanager

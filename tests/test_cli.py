@@ -13,9 +13,10 @@ import pytest
 import yaml
 from launch import launch
 
-from jowa import convert, evaluate, finetune, pretrain, results, transfer
+from jowa import convert, evaluate, export, finetune, pretrain, results, transfer
 from jowa.cli import run
-from jowa.data import export, fetch, inspect, record, select, verify
+from jowa.data import export as data_export
+from jowa.data import fetch, inspect, record, select, verify
 from jowa.data.importing import ImportConfig
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS
 
@@ -29,12 +30,13 @@ ENTRY_POINTS = {
     "results": (results.main, results.ResultsConfig),
     "fetch": (fetch.main, fetch.FetchConfig),
     "import": (importlib.import_module("jowa.data.import").main, ImportConfig),
+    "data_export": (data_export.main, data_export.ExportConfig),
     "export": (export.main, export.ExportConfig),
     "select": (select.main, select.SelectConfig),
     "inspect": (inspect.main, inspect.InspectConfig),
     "verify": (verify.main, verify.VerifyConfig),
 }
-DATA = {"record", "fetch", "import", "export", "select", "inspect", "verify"}
+DATA = {"record", "fetch", "import", "data_export", "select", "inspect", "verify"}
 
 
 @pytest.fixture
@@ -249,7 +251,8 @@ def test_help_and_configuration_can_be_asked_for(name: str, call) -> None:
     for flag in ("--help", "-h"):
         code, text, errors = call(name, flag)
         assert (code, errors) == (0, "")
-        assert f"usage: python -m jowa.{'data.' * (name in DATA)}{name}" in text and "exp: atari15, demo" in text
+        module = f"{'data.' * (name in DATA)}{name.removeprefix('data_')}"
+        assert f"usage: python -m jowa.{module} " in text and "exp: atari15, demo" in text
     code, text, errors = call(name, "--cfg")
     keys = {field.name for field in dataclasses.fields(ENTRY_POINTS[name][1])}
     assert (code, errors) == (0, "") and keys == set(yaml.safe_load(text))

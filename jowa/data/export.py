@@ -50,4 +50,4 @@ def main(config: ExportConfig) -> None:
 
 
 if __name__ == "__main__":
-    run(main, ExportConfig, "export")
+    run(main, ExportConfig, "data_export")
