@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from jowa.cli import run
-from jowa.data.batch import Batch
 from jowa.data.sequences import SequenceDataset
 from jowa.data.split import Split
 from jowa.data.store import EpisodeStore, has_episodes
@@ -27,6 +26,9 @@ from jowa.envs.environments import check_playable, identity
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
 from jowa.evaluation.curves import read_curves
+from jowa.evaluation.discounts import discounts
+from jowa.evaluation.filming import Footage, Shoot, shoot
+from jowa.evaluation.held_out import HeldOut, look_at
 from jowa.evaluation.modes import (
     NO_PLANNING,
     PLANNING,
@@ -37,6 +39,7 @@ from jowa.evaluation.modes import (
     planners_of,
     play_mode,
 )
+from jowa.evaluation.q_calibration import own_play
 from jowa.evaluation.report import Exhibits, write_report
 from jowa.evaluation.results import (
     DataScore,
@@ -50,18 +53,16 @@ from jowa.evaluation.results import (
 from jowa.evaluation.rollout import Rollout
 from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
 from jowa.evaluation.table import score_table
-from jowa.evaluation.world_model import WorldModelEvidence, measure_world_model
 from jowa.files import require_writable_folder
 from jowa.games import check_game, reference
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
-from jowa.planning.strips import dream_strips, reconstruct
+from jowa.planning.strips import dream_strips
 from jowa.planning.tree_dream import TreeDream
 from jowa.training.distribution import Distribution, distributed
 from jowa.training.metrics import FILE as METRICS
 from jowa.training.pictures import FOLDER as PICTURES
-from jowa.training.pictures import representative_sequences
 from jowa.training.session import use_threads
 from jowa.training.starting_point import open_agent
 
@@ -133,10 +134,12 @@ def main(config: EvaluateConfig) -> None:
         agent.tokenizer.to(distribution.device)
         agent.model.to(distribution.device)
         started = time.perf_counter()
-        modes, rollouts = evaluate_modes(config, agent, games, distribution)
+        modes, _ = evaluate_modes(config, agent, games, distribution)
         if folder is None:
             return
-        evidence, batches = held_out_evidence(config, agent, store)
+        gammas = discounts(start.folder, config.planner, games)
+        held_out = held_out_evidence(config, agent, store, gammas)
+        footage = film(config, agent, games, distribution)
         identities = {game: identity(game, config.protocol) for game in games}
         results = Results(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -150,15 +153,17 @@ def main(config: EvaluateConfig) -> None:
             modes=tuple(modes),
             data=data_scores(store),
             references={game: reference(game) for game in games},
-            world_model=evidence,
+            world_model=held_out.world_model,
             roms={game: played["rom_md5"] for game, played in identities.items() if "rom_md5" in played},
             environments={game: played for game, played in identities.items() if "environment" in played},
             versions=installed_versions(),
             wall_seconds=time.perf_counter() - started,
             held_out=agent.description["holdout"] is not None,
+            diagnostics=held_out.diagnostics,
+            q_calibration=(*own_play(footage.mode, footage.decisions, gammas), *held_out.q_calibration),
         )
         write_results(folder / "results.json", results)
-        write_report(folder / "report.html", results, exhibits(agent, start.folder, rollouts, batches))
+        write_report(folder / "report.html", results, exhibits(agent, start.folder, footage, held_out))
     print(score_table(results))
     print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
 
@@ -216,43 +221,35 @@ def data_scores(store: EpisodeStore | None) -> dict[str, DataScore]:
 
 
 def held_out_evidence(
-    config: EvaluateConfig, agent: Agent, store: EpisodeStore | None
-) -> tuple[tuple[WorldModelEvidence, ...], Batch | None]:
-    """What the world model knows of held-out episodes, and a few of their sequences with frames, for pictures."""
+    config: EvaluateConfig, agent: Agent, store: EpisodeStore | None, gammas: Mapping[str, float]
+) -> HeldOut:
+    """What the agent knows of held-out episodes; nothing where there are none."""
     holdout = agent.description["holdout"]
     if store is None or config.world_model_sequences < 1 or holdout == 0:
-        return (), None
+        return HeldOut()
     # Of a published agent nobody knows what it was trained on; the results say so.
     split: Split = "all" if holdout is None else "held_out"
     length = agent.model.config.blocks
     data = SequenceDataset(store, split=split, holdout=holdout or 0.0, length=length, stride=length)
     if not len(data):
-        return (), None
-    strips = representative_sequences(data)
-    evidence = measure_world_model(agent.model, encoded_batches(data, agent, config.world_model_sequences))
-    return evidence, data.batch(strips) if len(strips) else None
+        return HeldOut()
+    return look_at(data, agent, config.world_model_sequences, config.bootstrap, gammas)
 
 
-def encoded_batches(data: SequenceDataset, agent: Agent, sequences: int, size: int = 32) -> Iterator[Batch]:
-    """`sequences` of the data, evenly spread over it, in batches with codes."""
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(sequences, len(data))).astype(np.int64))
-    chosen = np.random.default_rng(0).permutation(chosen)
-    for start in range(0, len(chosen), size):
-        batch = data.batch(chosen[start : start + size]).to(agent.model.device)
-        assert batch.frames is not None, "without a code cache batches carry frames"
-        codes = agent.tokenizer.encode(batch.frames.flatten(0, 1))
-        yield batch.with_codes(codes.view(*batch.actions.shape, -1))
+def film(config: EvaluateConfig, agent: Agent, games: tuple[str, ...], distribution: Distribution) -> Footage:
+    """Films of the agent's best way of playing."""
+    mode = max(config.modes, key=(RANDOM, NO_PLANNING, PLANNING).index)
+    planners = planners_of(mode, config.planner, agent, games)
+    rules = Shoot(mode, config.protocol, config.seed, config.film_agent_steps, config.execution)
+    return shoot(agent, planners, games, rules, distribution.device)
 
 
-def exhibits(agent: Agent, run_folder: Path, rollouts: Sequence[Rollout], batch: Batch | None) -> Exhibits:
-    """Curves, films and strips for the report; the films are of the agent's best way of playing."""
-    order = (RANDOM, NO_PLANNING, PLANNING)
-    rollout = max(rollouts, key=lambda one: order.index(one.episodes[0].mode))
-    films = [replace(film, seen=reconstruct(agent.tokenizer, film.frames)) for film in rollout.films]
-    metrics = run_folder / METRICS
+def exhibits(agent: Agent, run_folder: Path, footage: Footage, held_out: HeldOut) -> Exhibits:
+    """Curves, films and strips for the report."""
+    metrics, batch = run_folder / METRICS, held_out.pictured
     return Exhibits(
         curves=read_curves(metrics) if metrics.is_file() else (),
-        films=films,
+        films=footage.films,
         strips=dream_strips(agent.tokenizer, TreeDream(agent.model), batch) if batch is not None else (),
         pictures=sorted((run_folder / PICTURES).glob("*.png"))[-1:],
     )

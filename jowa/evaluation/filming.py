@@ -47,8 +47,9 @@ class Shoot:
 
 @dataclass(frozen=True)
 class Footage:
-    """Films by game, and by game the decisions of all episodes played; random play has none of these."""
+    """Films in the games' order, and by game the decisions of all episodes played; random play has none of these."""
 
+    mode: str
     films: tuple[Film, ...]
     decisions: Mapping[str, tuple[Decisions, ...]]
 
@@ -125,7 +126,7 @@ def shoot(
 ) -> Footage:
     """Plays the games; those whose planners are set alike share their batches. No steps, no films."""
     if rules.agent_steps < 1:
-        return Footage((), {})
+        return Footage(rules.mode, (), {})
     groups: dict[PlannerConfig | None, list[str]] = {}
     for game in games:
         groups.setdefault(planners.get(game), []).append(game)
@@ -141,7 +142,7 @@ def shoot(
             develop(agent.tokenizer, reel.film(rules.mode, environments.legal[row])) for row, reel in enumerate(reels)
         ]
         decisions |= {reel.game: tuple(reel.decisions) for reel in reels if planner is not None}
-    return Footage(tuple(sorted(films, key=lambda film: games.index(film.game))), decisions)
+    return Footage(rules.mode, tuple(sorted(films, key=lambda film: games.index(film.game))), decisions)
 
 
 def _policy(

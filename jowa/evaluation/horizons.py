@@ -153,21 +153,19 @@ def horizon_scores(
 
     Intervals draw each game's sequences anew.
     """
-    scores, all_sums, all_resampled = [], 0.0, 0.0
+    scores: list[GameHorizons] = []
+    every: tuple[Floats, Floats] | None = None
     for game, own in counts.items():
         sums, resampled = own.sum(0).astype(np.float64), resampled_sums(own, bootstrap, game)
-        all_sums, all_resampled = all_sums + sums, all_resampled + resampled
         scores.append(_game(game, len(own), context, sums, resampled, bootstrap.confidence))
-    if len(scores) > 1:
+        every = (sums, resampled) if every is None else (every[0] + sums, every[1] + resampled)
+    if every is not None and len(scores) > 1:
         sequences = sum(map(len, counts.values()))
-        pooled = np.asarray(all_sums), np.asarray(all_resampled)
-        scores.insert(0, _game(ALL_GAMES, sequences, context, *pooled, bootstrap.confidence))
+        scores.insert(0, _game(ALL_GAMES, sequences, context, *every, bootstrap.confidence))
     return tuple(scores)
 
 
-def _game(
-    name: str, sequences: int, context: int, sums: Floats, resampled: Floats, confidence: float
-) -> GameHorizons:
+def _game(name: str, sequences: int, context: int, sums: Floats, resampled: Floats, confidence: float) -> GameHorizons:
     """sums (H, COLUMNS), resampled (R, H, COLUMNS)."""
     rows = (_score(step + 1, sums[step], resampled[:, step], confidence) for step in range(len(sums)))
     return GameHorizons(name, sequences, context, tuple(row for row in rows if row.steps))

@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 
 BINS = 8
 POINTS = 300
+RECORDED = "recorded"
+"""What recorded episodes are called beside the ways of playing."""
 REMAINING = 0.05
 """Discount of what a cut episode didn't show, above which a step isn't compared."""
 
@@ -73,21 +75,21 @@ def realised_returns(rewards: NDArray[np.floating], terminated: bool, gamma: flo
     return returns, np.full(len(rewards), terminated) | (rest < REMAINING)
 
 
-def q_calibration(game: str, play: str, episodes: Sequence[Decisions], gamma: float) -> QCalibration:
-    """Q of all episodes' decisions, at least one, beside what followed them."""
-    parts = [realised_returns(episode.rewards, episode.terminated, gamma) for episode in episodes]
-    complete = np.concatenate([part for _, part in parts])
-    q = np.concatenate([episode.q for episode in episodes]).astype(np.float64)[complete]
-    realised = np.concatenate([part for part, _ in parts])[complete]
+def q_calibration(
+    game: str, play: str, gamma: float, episodes: int, q: Floats, realised: Floats, complete: NDArray[np.bool_]
+) -> QCalibration:
+    """Q of so many episodes' decisions beside what followed them, and whether that is known to the end; (M,) each."""
+    decisions = len(q)
+    q, realised = q[complete].astype(np.float64), realised[complete]
     some = len(q) > 0
     varies = some and q.std() > 1e-9 and realised.std() > 1e-9
-    chosen = np.unique(np.linspace(0, len(q) - 1, min(POINTS, len(q))).astype(np.int64)) if some else np.zeros(0, int)
+    chosen = np.unique(np.linspace(0, max(len(q) - 1, 0), min(POINTS, len(q))).astype(np.int64))
     return QCalibration(
         game=game,
         play=play,
         gamma=gamma,
-        episodes=len(episodes),
-        decisions=len(complete),
+        episodes=episodes,
+        decisions=decisions,
         compared=len(q),
         mean_q=float(q.mean()) if some else None,
         mean_realised=float(realised.mean()) if some else None,
@@ -99,11 +101,17 @@ def q_calibration(game: str, play: str, episodes: Sequence[Decisions], gamma: fl
     )
 
 
-def q_calibrations(
-    play: str, decisions: Mapping[str, Sequence[Decisions]], gammas: Mapping[str, float]
+def own_play(
+    mode: str, decisions: Mapping[str, Sequence[Decisions]], gammas: Mapping[str, float]
 ) -> tuple[QCalibration, ...]:
-    """Game by game."""
-    return tuple(q_calibration(game, play, episodes, gammas[game]) for game, episodes in decisions.items() if episodes)
+    """Q in the agent's own play, game by game."""
+    found = []
+    for game, episodes in decisions.items():
+        returns = [realised_returns(episode.rewards, episode.terminated, gammas[game]) for episode in episodes]
+        q = np.concatenate([episode.q for episode in episodes])
+        realised, complete = (np.concatenate(part) for part in zip(*returns, strict=True))
+        found.append(q_calibration(game, mode, gammas[game], len(episodes), q, realised, complete))
+    return tuple(found)
 
 
 def _bins(q: Floats, realised: Floats) -> tuple[QBin, ...]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from jowa.errors import UserError
+from jowa.evaluation.diagnostics import Diagnostics
+from jowa.evaluation.q_calibration import QCalibration
 from jowa.evaluation.rollout import Episode, Rollout
 from jowa.evaluation.scores import (
     AggregateScore,
@@ -86,6 +88,8 @@ class Results:
     wall_seconds: float
     held_out: bool = True
     environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    diagnostics: Diagnostics | None = None
+    q_calibration: tuple[QCalibration, ...] = ()
 
     @property
     def games(self) -> tuple[str, ...]:
