@@ -21,7 +21,10 @@ def calibration(given: Sequence[Calibration], dreamed: Sequence[Calibration]) ->
         "right: a model that always announces the base rate lies on it too, but says nothing. A hollow dot: it never "
         f"happened in that group. {_verdict(given[0])}"
     )
-    rows = [_row(one, event) for one in (*given, *dreamed) for event in one.events if event.happened or one is given[0]]
+    by_game: dict[str, list[Calibration]] = {}
+    for one in (*given, *dreamed):
+        by_game.setdefault(one.game, []).append(one)
+    first, *others = by_game.values()
     note = (
         '<p class="note"><b>Calibration error</b>: by how much announced and observed shares differ, on average over '
         "steps. <b>Brier score</b>: mean squared distance of probability and event, the lower the better; to be worth "
@@ -29,16 +32,23 @@ def calibration(given: Sequence[Calibration], dreamed: Sequence[Calibration]) ->
         "before the action are the model's own, as far ahead as it can dream. A dash: it never happened, so nothing "
         "can be said.</p>"
     )
-    head = ["Event", "Happened", "Announced", "Calibration error", "Brier score", "Base rate's Brier"]
-    folded = [page.details(one.game, page.grid(_diagrams(one))) for one in given[1:] if _diagrams(one)]
+    folded = [
+        page.details(own[0].game, page.grid([card for one in own for card in _diagrams(one)]) + _table(own))
+        for own in others
+    ]
     return page.section(
         "Does it mean what it announces?",
         explanation,
-        page.grid([*_diagrams(given[0]), *(_diagrams(dreamed[0]) if dreamed else [])]),
-        page.table(head, rows),
+        page.grid([card for one in first for card in _diagrams(one)]),
+        _table(first),
         note,
         *folded,
     )
+
+
+def _table(calibrations: Sequence[Calibration]) -> str:
+    head = ["Event", "Happened", "Announced", "Calibration error", "Brier score", "Base rate's Brier"]
+    return page.table(head, [_row(one, event) for one in calibrations for event in one.events])
 
 
 def _verdict(one: Calibration) -> str:
@@ -99,7 +109,7 @@ def q_calibration(games: Sequence[QCalibration]) -> str:
         "really followed, rewards clipped to −1, 0 and 1. Grey: single decisions; dots: groups of similar Q, with the "
         "middle half of their returns. Good are dots on the dashed diagonal; above it Q promised too little, below too "
         "much. A correlation near 0 means that Q does not tell good moments from bad ones. Q is that of playing on "
-        "<b>greedily</b>, what followed is the play as it was: that of the planner, or the recorded one's."
+        "<b>greedily</b>; what followed is of the play as it was, the planner's or that of whoever was recorded."
     )
     cards = [
         page.figure(

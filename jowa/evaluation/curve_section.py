@@ -80,7 +80,9 @@ def training(curves: Sequence[Curve]) -> str:
             text += f" The first {_MOST} of {len(subjects)} metrics; the rest are in metrics.jsonl."
         body = f'<p class="note">{text}</p>{page.grid(figures)}'
         named = f"{theme.title} ({len(subjects)} metrics)"
-        content.append(page.details(named, body) if theme.folded else f"<h3>{theme.title}</h3>{body}")
+        content.append(
+            page.details(named, body) if theme.folded else f'<h3 style="margin-top: 28px">{theme.title}</h3>{body}'
+        )
     return page.section("Training", explanation, *content)
 
 

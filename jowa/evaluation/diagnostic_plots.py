@@ -19,7 +19,7 @@ from jowa.evaluation.scores import Estimate
 
 _FLOOR = 3e-4
 """Where a reliability diagram's axes begin; what is below is drawn there."""
-_STRIP_COLUMNS = 128
+_STRIP_COLUMNS = 64
 _USED = (106, 118, 224)  # stands out on light and on dark paper
 
 
@@ -32,8 +32,8 @@ class Line:
     dashed: bool = False
 
 
-def over_horizons(name: str, steps: Sequence[int], lines: Sequence[Line], description: str) -> str:
-    """Estimates over agent steps ahead, their intervals as bars; estimates of no line make an empty figure."""
+def over_horizons(name: str, steps: Sequence[int], lines: Sequence[Line], description: str, whole: bool) -> str:
+    """Estimates over agent steps ahead, their intervals as bars; `whole` shows all of 0 … 1."""
     with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
         figure = Figure(figsize=(3.6, 1.9))
         axes = figure.add_axes((0.14, 0.2, 0.83, 0.74))
@@ -50,6 +50,8 @@ def over_horizons(name: str, steps: Sequence[int], lines: Sequence[Line], descri
         axes.set_xticks(list(steps))
         axes.set_xlim(min(steps) - 0.3, max(steps) + 0.3)
         axes.margins(y=0.12)
+        if whole:
+            axes.set_ylim(-0.04, 1.04)
         axes.set_xlabel("agent steps ahead")
         _quiet(axes)
         return svg(figure, name, description)
@@ -59,7 +61,7 @@ def reliability_diagram(name: str, reliability: Reliability, description: str) -
     """Announced against observed shares of each bin on logarithmic axes, intervals as bars; the diagonal is honest."""
     with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
         figure = Figure(figsize=(3.6, 2.3))
-        axes = figure.add_axes((0.16, 0.18, 0.8, 0.77))
+        axes = figure.add_axes((0.2, 0.18, 0.77, 0.77))
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.plot([_FLOOR, 1], [_FLOOR, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
@@ -90,7 +92,7 @@ def q_diagram(name: str, calibration: QCalibration, description: str) -> str:
     """Realised returns against Q: decisions as points, bins as dots with their middle halves, the diagonal."""
     with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
         figure = Figure(figsize=(3.6, 2.3))
-        axes = figure.add_axes((0.14, 0.18, 0.82, 0.77))
+        axes = figure.add_axes((0.17, 0.18, 0.8, 0.77))
         points = np.array(calibration.points)
         colour = COLOURS["planning"]
         axes.plot(points[:, 0], points[:, 1], "o", color=COLOURS["random"], markersize=2.4, alpha=0.5)

@@ -32,7 +32,7 @@ class FilmPictures:
     def __init__(self, film: Film) -> None:
         self._film = film
         self._returns = np.cumsum(film.rewards) - film.rewards
-        self._names = action_names(film.game)
+        self._names = () if film.thoughts is None else action_names(film.game)
         panes = _HEADER + _CAPTION + _SIDE * _SCALE
         self._tree_top = panes + _GAP
         self._bars_top = self._tree_top + (_TITLE + _FUTURE * _futures(film.thoughts) if _futures(film.thoughts) else 0)

@@ -38,7 +38,6 @@ def horizons(games: Sequence[GameHorizons]) -> str:
         explanation,
         page.legend([("dream", "planning"), ("one step ahead", "greedy"), ("copying", "random")]),
         page.grid(_figures(first)),
-        f"<h3>{page.cell(first.game)}</h3>" if len(games) > 1 else "",
         _table(first),
         note,
         *more,
@@ -93,29 +92,30 @@ def _figures(game: GameHorizons) -> list[str]:
         if any(one is not None for one in dream):
             steps = [score.agent_steps for score in game.scores]
             description = f"{game.game}: {what}, by agent steps ahead"
-            drawing = over_horizons(f"horizon-{game.game}-{title}", steps, lines, description)
+            drawing = over_horizons(f"horizon-{game.game}-{title}", steps, lines, description, not copied)
             figures.append(page.figure(title, drawing, what))
     return figures
 
 
 def _table(game: GameHorizons) -> str:
-    head = ["Ahead", "Copying", "Dream", "One step", "Changed: dream", "Changed: one step", "Reward F1: dream",
-            "Reward F1: one step", "End F1: dream", "End F1: one step"]  # fmt: skip
-    return page.table(head, [_row(score) for score in game.scores])
+    """Columns of what never occurred are left out."""
+    head = ["Ahead", "Copying", "Dream", "One step", "Changed: dream", "Changed: one step"]
+    rewards, ends = (any(count) for count in zip(*((one.rewards, one.ends) for one in game.scores), strict=True))
+    head += ["Reward F1: dream", "Reward F1: one step"] if rewards else []
+    head += ["End F1: dream", "End F1: one step"] if ends else []
+    return page.table(head, [_row(game.game, score, rewards, ends) for score in game.scores])
 
 
-def _row(score: HorizonScore) -> list[str]:
+def _row(game: str, score: HorizonScore, rewards: bool, ends: bool) -> list[str]:
+    counts = f"{score.frames:,} screens, {score.rewards:,} rewards, {score.ends:,} ends"
+    both = (score.dream, score.one_step)
     return [
-        page.cell(f"{score.agent_steps}", f"{score.frames:,} screens"),
+        page.cell(f"{game}, {score.agent_steps}", counts),
         _share(score.copy),
-        _share(score.dream.accuracy),
-        _share(score.one_step.accuracy),
-        _share(score.dream.accuracy_on_changed),
-        _share(score.one_step.accuracy_on_changed),
-        _f1(score.dream.reward_macro_f1, f"{score.rewards:,} rewards"),
-        _f1(score.one_step.reward_macro_f1, f"{score.steps:,} steps"),
-        _f1(score.dream.termination_f1, f"{score.ends:,} ends"),
-        _f1(score.one_step.termination_f1, f"{score.steps:,} steps"),
+        *(_share(one.accuracy) for one in both),
+        *(_share(one.accuracy_on_changed) for one in both),
+        *(_f1(one.reward_macro_f1) for one in both if rewards),
+        *(_f1(one.termination_f1) for one in both if ends),
     ]
 
 
@@ -125,7 +125,5 @@ def _share(one: Estimate | None) -> str:
     return page.cell(page.share(one.value), f"{100 * one.low:.1f} … {100 * one.high:.1f}")
 
 
-def _f1(one: Estimate | None, count: str) -> str:
-    if one is None:
-        return page.cell("–", count)
-    return page.cell(f"{one.value:.2f}", f"{one.low:.2f} … {one.high:.2f}, {count}")
+def _f1(one: Estimate | None) -> str:
+    return "–" if one is None else page.cell(f"{one.value:.2f}", f"{one.low:.2f} … {one.high:.2f}")

@@ -24,10 +24,10 @@ from jowa.planning.tree_dream import TreeDream
 CONTEXT = 4
 """Real frames given, as far as the model's blocks leave room for a dream."""
 
-_CODES, _COPY, _CHANGED, _DREAM, _DREAM_CHANGED, _STEP, _STEP_CHANGED = range(7)
-_DREAM_REWARD, _STEP_REWARD = slice(7, 16), slice(16, 25)
-_DREAM_END, _STEP_END = slice(25, 29), slice(29, 33)
-COLUMNS = 33
+_FRAMES, _CODES, _COPY, _CHANGED, _DREAM, _DREAM_CHANGED, _STEP, _STEP_CHANGED = range(8)
+_DREAM_REWARD, _STEP_REWARD = slice(8, 17), slice(17, 26)
+_DREAM_END, _STEP_END = slice(26, 30), slice(30, 34)
+COLUMNS = 34
 
 
 class Events(NamedTuple):
@@ -128,7 +128,7 @@ def count_by_horizon(batch: Batch, foreseen: Foreseen, context: int) -> NDArray[
     cells = [torch.ones_like(changed), ~changed, changed]
     for predicted in (foreseen.dreamed, foreseen.one_step):
         cells += [predicted == true, (predicted == true) & changed]
-    codes = torch.stack([(cell & frames).sum(-1) for cell in cells], dim=-1)
+    codes = torch.stack([frames[..., 0], *((cell & frames).sum(-1) for cell in cells)], dim=-1)
     # The step to the first frame dreamed is that of the last frame given.
     at = slice(context - 1, -1)
     steps = batch.valid[:, at]
@@ -181,7 +181,7 @@ def _score(step: int, sums: Floats, resampled: Floats, confidence: float) -> Hor
     reward, end = sums[_STEP_REWARD].reshape(3, 3).sum(1), sums[_STEP_END].reshape(2, 2).sum(1)
     return HorizonScore(
         agent_steps=step,
-        frames=int(sums[_CODES]),
+        frames=int(sums[_FRAMES]),
         steps=int(reward.sum()),
         rewards=int(reward[0] + reward[2]),
         ends=int(end[1]),

@@ -27,17 +27,26 @@ def films(shots: Sequence[Film]) -> str:
         explanation += f" {whose}: 15 agent steps, 60 frames a second."
     if any(film.seen is not None for film in shots):
         explanation += " Left the screen, right what is left of it in the codes that the model really sees."
-    if any(film.thoughts is not None and film.thoughts.frames.size for film in shots):
-        explanation += (
-            " Below, branching off from the present, futures that the planner imagined: the first action, what the "
-            "future is worth (discounted rewards and the Q where it stops), and its screens with later actions, "
-            "predicted rewards and ends. The branch that was followed is marked; values that nearly agree may count as "
-            "equal, and Q decides."
-        )
-    if any(film.thoughts is not None for film in shots):
-        explanation += " The bars are Q of the legal actions, on one scale in the whole film, the action played marked."
     figures = "".join(page.captioned(_player(film), _caption(film)) for film in shots)
-    return page.section("Watch it play", explanation, f'<div class="films">{figures}</div>')
+    return page.section("Watch it play", explanation, f'<div class="films">{figures}</div>', _thoughts(shots))
+
+
+def _thoughts(shots: Sequence[Film]) -> str:
+    """What is shown of the planner in the films."""
+    thoughts = [film.thoughts for film in shots if film.thoughts is not None]
+    if not thoughts:
+        return ""
+    text = (
+        "The bars are Q of the legal actions, what each is expected to bring, on one scale in the whole film; the "
+        "action played is marked."
+    )
+    if any(one.frames.size for one in thoughts):
+        text = (
+            "Branching off from the present: <b>futures</b> that the planner imagined, each with its first action, its "
+            "value, and its screens with later actions, predicted rewards and ends. The one that was followed is "
+            f"marked; values that nearly agree may count as equal, and Q decides. {text}"
+        )
+    return f'<p class="note">{text}</p>'
 
 
 def _player(film: Film) -> str:
