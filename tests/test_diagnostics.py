@@ -62,9 +62,7 @@ def test_one_step_ahead_both_agree_with_the_evidence_on_imagined_frames(model):
     """With one frame more than is given, the evidence imagines that very frame."""
     short = [dataclasses.replace(batch.first_steps(5)) for batch in batches()]
     whole = [dataclasses.replace(batch, valid=torch.ones_like(batch.valid)) for batch in short]
-    for horizons, evidence in zip(
-        diagnose(model, whole, FEW).horizons, measure_world_model(model, whole), strict=True
-    ):
+    for horizons, evidence in zip(diagnose(model, whole, FEW).horizons, measure_world_model(model, whole), strict=True):
         (score,) = horizons.scores
         assert horizons.game == evidence.game and score.frames == evidence.imagined.frames
         for foresight in (score.dream, score.one_step):

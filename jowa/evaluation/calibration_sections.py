@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from jowa.evaluation import page
 from jowa.evaluation.calibration import Calibration, Reliability
 from jowa.evaluation.diagnostic_plots import q_diagram, reliability_diagram
 from jowa.evaluation.q_calibration import RECORDED, QCalibration
+
+_BLIND = 0.1
+"""A correlation below which Q says nothing worth knowing."""
 
 
 def calibration(given: Sequence[Calibration], dreamed: Sequence[Calibration]) -> str:
@@ -108,8 +112,8 @@ def q_calibration(games: Sequence[QCalibration]) -> str:
         "Before each decision Q says which discounted return the action played is worth; here it stands beside what "
         "really followed, rewards clipped to −1, 0 and 1. Grey: single decisions; dots: groups of similar Q, with the "
         "middle half of their returns. Good are dots on the dashed diagonal; above it Q promised too little, below too "
-        "much. A correlation near 0 means that Q does not tell good moments from bad ones. Q is that of playing on "
-        "<b>greedily</b>; what followed is of the play as it was, the planner's or that of whoever was recorded."
+        "much. Q is that of playing on <b>greedily</b>; what followed is of the play as it was, the planner's or that "
+        f"of whoever was recorded. Q should also be higher before better times. {_q_verdict(shown)}"
     )
     cards = [
         page.figure(
@@ -128,6 +132,15 @@ def q_calibration(games: Sequence[QCalibration]) -> str:
     return page.section(
         "Does Q come true?", explanation, page.grid(cards), page.table(head, [_q_row(one) for one in shown]), note
     )
+
+
+def _q_verdict(compared: Sequence[QCalibration]) -> str:
+    """Where Q says nothing."""
+    blind = [one for one in compared if one.correlation is None or one.correlation < _BLIND]
+    if not blind:
+        return ""
+    where = ", ".join(f"{escape(one.game)} ({_play(one)})" for one in blind)
+    return f"Here it does not in {len(blind)} of {len(compared)} comparisons (correlation below {_BLIND}): {where}."
 
 
 def _play(one: QCalibration) -> str:

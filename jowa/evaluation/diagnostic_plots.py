@@ -66,14 +66,14 @@ def reliability_diagram(name: str, reliability: Reliability, description: str) -
         axes.set_yscale("log")
         axes.plot([_FLOOR, 1], [_FLOOR, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
         largest = max(one.steps for one in reliability.bins)
-        for one in reliability.bins:
+        for number, one in enumerate(reliability.bins):
             place, height = max(one.announced, _FLOOR), max(one.observed, _FLOOR)
             axes.vlines(place, max(one.least, _FLOOR), max(one.most, _FLOOR), COLOURS["planning"], linewidth=1.3)
             size = 3 + 5 * np.sqrt(one.steps / largest)
             fill = COLOURS["planning"] if one.happened else "none"
             axes.plot(place, height, "o", color=COLOURS["planning"], markerfacecolor=fill, markersize=size)
             axes.annotate(
-                f"{one.happened} of {one.steps:,}", (place, height), (6, 5), textcoords="offset points", fontsize=7.5,
+                f"{one.happened} of {one.steps:,}", (place, height), (6, -10 if number % 2 else 5), textcoords="offset points", fontsize=7.5,
                 ha="right" if place > 0.1 else "left", color=COLOURS["muted"],
             )  # fmt: skip
         ticks = [1e-3, 1e-2, 1e-1, 1]

@@ -99,18 +99,18 @@ def _figures(game: GameHorizons) -> list[str]:
 
 def _table(game: GameHorizons) -> str:
     """Columns of what never occurred are left out."""
-    head = ["Ahead", "Copying", "Dream", "One step", "Changed: dream", "Changed: one step"]
+    head = ["Agent steps ahead", "Copying", "Dream", "One step", "Changed: dream", "Changed: one step"]
     rewards, ends = (any(count) for count in zip(*((one.rewards, one.ends) for one in game.scores), strict=True))
     head += ["Reward F1: dream", "Reward F1: one step"] if rewards else []
     head += ["End F1: dream", "End F1: one step"] if ends else []
-    return page.table(head, [_row(game.game, score, rewards, ends) for score in game.scores])
+    return page.table(head, [_row(score, rewards, ends) for score in game.scores])
 
 
-def _row(game: str, score: HorizonScore, rewards: bool, ends: bool) -> list[str]:
-    counts = f"{score.frames:,} screens, {score.rewards:,} rewards, {score.ends:,} ends"
+def _row(score: HorizonScore, rewards: bool, ends: bool) -> list[str]:
+    counts = f"screens {score.frames:,}, rewards {score.rewards:,}, ends {score.ends:,}"
     both = (score.dream, score.one_step)
     return [
-        page.cell(f"{game}, {score.agent_steps}", counts),
+        page.cell(f"{score.agent_steps}", counts),
         _share(score.copy),
         *(_share(one.accuracy) for one in both),
         *(_share(one.accuracy_on_changed) for one in both),
