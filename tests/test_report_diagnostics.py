@@ -135,7 +135,8 @@ def test_names_of_games_are_escaped(found):
 
 def test_curves_stand_in_their_themes(tmp_path):
     names = ["game/Pong/q_data", "speed/step_seconds", "loss/td", "held_out/world/code_accuracy", "loss/reward",
-             "evaluation/score", "loss/total", "gradient_norm/model", "held_out/total", "world/code_accuracy"]  # fmt: skip
+             "evaluation/score", "loss/total", "gradient_norm/model", "held_out/total",
+             "world/code_accuracy"]  # fmt: skip
     curves = [Curve(name, "stage1", np.array([1.0, 2.0]), np.array([1.0, 2.0])) for name in names]
     groups = {theme.title: subjects for theme, subjects in themed(curves)}
     assert [list(subjects) for subjects in groups.values()] == [
