@@ -103,6 +103,8 @@ def test_scores_by_horizon_equal_counting_by_hand(model, found):
 
 def test_padding_and_short_sequences_count_nowhere(model):
     batch = make_batch(5, [0, 0, 0, 0], length=8)
+    batch.valid[0, 6:] = False
+    batch = dataclasses.replace(batch, rewards=batch.rewards * batch.valid, actions=batch.actions * batch.valid)
     scrambled = torch.where(batch.valid[:, :, None], batch.codes, (batch.codes + 1) % VOCABULARY)
     other = dataclasses.replace(batch, codes=scrambled, ends=batch.ends | ~batch.valid)
     assert diagnose(model, [batch], FEW) == diagnose(model, [other], FEW)

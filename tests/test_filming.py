@@ -17,14 +17,14 @@ from jowa.envs.protocol import ProtocolConfig
 from jowa.evaluation.film import Film
 from jowa.evaluation.film_encoding import encode_film
 from jowa.evaluation.film_pictures import FilmPictures
-from jowa.evaluation.filming import BEYOND, Footage, Shoot, shoot
+from jowa.evaluation.filming import BEYOND, Footage, Shoot, develop, shoot
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.player import agent_player
 from jowa.evaluation.rollout import play
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig
 from jowa.planning.execution import ExecutionConfig
-from jowa.planning.strips import reconstruct
+from jowa.planning.strips import decode_frames, reconstruct
 
 GAMES = ["Breakout", "Pong"]
 PROTOCOL = ProtocolConfig(max_episode_frames=48, random_action_probability=0.3)  # 12 agent steps
@@ -48,11 +48,14 @@ def planned(agent: Agent) -> Footage:
     return shot(agent, BEAM)
 
 
-def test_what_is_filmed_is_the_episode_that_is_scored(agent: Agent, planned: Footage) -> None:
-    """Same seeds, same chances: an episode's rewards add up to the return that `play` finds."""
+def test_what_is_filmed_is_the_episode_that_is_scored(
+    agent: Agent, planned: Footage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same seeds, same chances: what is played, and so the return, is what `play` finds."""
     environments = make_environments(GAMES, PROTOCOL, [0, 0])
     player = agent_player(agent, BEAM, ExecutionConfig(), environments, torch.device("cpu"))
-    seeds = {game: [7, 8] for game in GAMES}
+    seeds, played, record = {game: [7, 8] for game in GAMES}, [], player.record
+    monkeypatch.setattr(player, "record", lambda actions: (played.append(actions.copy()), record(actions)))
     rollout = play(
         environments, player, seeds, mode="x", random_action_probability=PROTOCOL.random_action_probability,
         progress=False,
@@ -60,6 +63,8 @@ def test_what_is_filmed_is_the_episode_that_is_scored(agent: Agent, planned: Foo
     environments.close()
     for game in GAMES:
         first, *_ = planned.decisions[game]
+        film = next(film for film in planned.films if film.game == game)
+        assert film.actions.tolist() == [actions[GAMES.index(game)] for actions in played[:5]]
         scored = next(one for one in rollout.episodes if (one.game, one.seed) == (game, 7))
         assert len(first.rewards) == scored.agent_steps == 12
         assert first.rewards.sum() == scored.episode_return and first.terminated == scored.terminated
@@ -86,6 +91,17 @@ def test_films_hold_what_was_planned(agent: Agent, planned: Footage) -> None:
         assert (thoughts.first_actions == thoughts.actions[..., 0]).all()
         assert set(film.actions.tolist()) <= set(thoughts.legal.tolist())
         assert (thoughts.first_actions[:, 0] == film.actions).any(), "what chance leaves alone is the best future's"
+
+
+def test_every_imagined_frame_is_decoded_in_its_place(agent: Agent) -> None:
+    film = fake_film("Pong", length=3, futures=2)
+    assert film.thoughts is not None
+    codes = np.random.default_rng(0).integers(0, 32, (3, 2, 2, 36))
+    codes[2] = codes[0]
+    developed = develop(agent.tokenizer, replace(film, thoughts=replace(film.thoughts, frames=codes)))
+    assert developed.thoughts is not None
+    slowly = decode_frames(agent.tokenizer, torch.from_numpy(codes.reshape(-1, 36))).reshape(3, 2, 2, 84, 84)
+    assert np.abs(developed.thoughts.frames.astype(int) - slowly).max() <= 1 and slowly.std() > 1
 
 
 def test_greedy_play_shows_q_alone_and_random_play_nothing(agent: Agent) -> None:
@@ -163,7 +179,7 @@ def test_videos_can_be_read_again(tmp_path: Path) -> None:
     path.write_bytes(encode_film(film).data)
     reader = imageio_ffmpeg.read_frames(str(path))
     facts = next(reader)
-    frames = [np.frombuffer(data, np.uint8).reshape(facts["size"][::-1] + (3,)) for data in reader]
+    frames = [np.frombuffer(data, np.uint8).reshape(*facts["size"][::-1], 3) for data in reader]
     pictures = FilmPictures(film)
     assert len(frames) == len(pictures) == 30 and facts["size"] == pictures.size and facts["fps"] == 15
     drawn = np.asarray(pictures.draw(20)).astype(int)

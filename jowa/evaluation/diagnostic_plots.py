@@ -72,8 +72,9 @@ def reliability_diagram(name: str, reliability: Reliability, description: str) -
             size = 3 + 5 * np.sqrt(one.steps / largest)
             fill = COLOURS["planning"] if one.happened else "none"
             axes.plot(place, height, "o", color=COLOURS["planning"], markerfacecolor=fill, markersize=size)
+            offset = (-6 if place > 0.1 else 6, -10 if number % 2 else 5)
             axes.annotate(
-                f"{one.happened} of {one.steps:,}", (place, height), (6, -10 if number % 2 else 5), textcoords="offset points", fontsize=7.5,
+                f"{one.happened} of {one.steps:,}", (place, height), offset, textcoords="offset points", fontsize=7.5,
                 ha="right" if place > 0.1 else "left", color=COLOURS["muted"],
             )  # fmt: skip
         ticks = [1e-3, 1e-2, 1e-1, 1]

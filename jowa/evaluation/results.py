@@ -68,8 +68,8 @@ class Results:
 
     `held_out` says that the episodes the world model was measured on are known not to have trained it.
 
-    `diagnostics` take the world model apart on the same episodes, None without any; `q_calibration` compares Q with what
-    followed, in the play that was filmed and in recorded episodes.
+    `diagnostics` take the world model apart on the same episodes, None without any; `q_calibration` compares Q with
+    what followed, in the play that was filmed and in recorded episodes.
 
     `created` is an ISO time; `seed` that of each game's first episode; `wall_seconds` the whole evaluation's duration.
     """
