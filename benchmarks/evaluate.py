@@ -3,8 +3,8 @@
     python benchmarks/evaluate.py --ckpt runs/demo
     python benchmarks/evaluate.py --ckpt runs/demo --commands 4
 
-Within one process by default: no start of Python is counted. `--commands K` also times `python -m jowa.evaluate`, once for
-everything and for K single episodes of each game, and says what a call for every episode would take.
+Within one process by default: no start of Python is counted. `--commands K` also times `python -m jowa.evaluate`, once
+for everything and for K single episodes of each game, and says what a call for every episode would take.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def within_one_process(config: EvaluateConfig) -> None:
     same = sum(one == other for one, other in zip(together, apart, strict=True))
     print(f"{len(together)} episodes, {steps:,} agent steps in one process, environments={config.environments}")
     print(f"one call: {at_once:.1f} s, {steps / at_once:.0f} decisions/s; {len(apart)} calls: {singly:.1f} s")
-    print(f"a call an episode takes {singly / at_once:.2f} times as long; identical episodes: {same} of {len(together)}")
+    print(f"a call an episode takes {singly / at_once:.2f} times as long; identical: {same} of {len(together)}")
 
 
 def as_commands(given: list[str], arguments: argparse.Namespace) -> None:

@@ -24,7 +24,6 @@ import numpy as np
 
 from jowa import __version__
 from jowa.cli import run
-from jowa.data.batch import Batch
 from jowa.data.sequences import SequenceDataset
 from jowa.data.split import Split
 from jowa.data.store import EpisodeStore, has_episodes
@@ -33,7 +32,10 @@ from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
 from jowa.evaluation.baselines import check_baselines, with_comparisons
 from jowa.evaluation.curves import read_curves
+from jowa.evaluation.discounts import discounts
+from jowa.evaluation.filming import Footage, Shoot, shoot
 from jowa.evaluation.folder import opened
+from jowa.evaluation.held_out import HeldOut, look_at
 from jowa.evaluation.ledger import Ledger, close_ledger, read_ledger
 from jowa.evaluation.modes import (
     NO_PLANNING,
@@ -45,6 +47,7 @@ from jowa.evaluation.modes import (
     planners_of,
     play_shared,
 )
+from jowa.evaluation.q_calibration import own_play
 from jowa.evaluation.report import Exhibits, write_report
 from jowa.evaluation.results import (
     DataScore,
@@ -59,7 +62,6 @@ from jowa.evaluation.score_files import write_tables
 from jowa.evaluation.scoreboard import board_of
 from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
 from jowa.evaluation.table import score_table
-from jowa.evaluation.world_model import WorldModelEvidence, measure_world_model
 from jowa.games import check_game, reference
 from jowa.models.agent_files import Agent, weights_hash
 from jowa.planning.config import PlannerConfig, check_planner
@@ -70,7 +72,6 @@ from jowa.training.distribution import Distribution, distributed
 from jowa.training.metrics import FILE as METRICS
 from jowa.training.new_game import trained_games
 from jowa.training.pictures import FOLDER as PICTURES
-from jowa.training.pictures import representative_sequences
 from jowa.training.session import use_threads
 from jowa.training.starting_point import open_agent
 
@@ -155,7 +156,9 @@ def main(config: EvaluateConfig) -> None:
             modes = evaluate_modes(config, agent, games, planners, folder, distribution)
         if not distribution.is_main:
             return
-        evidence, batches = held_out_evidence(config, agent, store)
+        gammas = discounts(start.folder, config.planner, games)
+        held_out = held_out_evidence(config, agent, store, gammas)
+        footage = film(config, agent, games, planners, distribution)
         identities = {game: identity(game, config.protocol) for game in games}
         results = Results(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -170,18 +173,20 @@ def main(config: EvaluateConfig) -> None:
             modes=tuple(modes),
             data=data_scores(store),
             references={game: reference(game) for game in games},
-            world_model=evidence,
+            world_model=held_out.world_model,
             roms={game: played["rom_md5"] for game, played in identities.items() if "rom_md5" in played},
             environments={game: played for game, played in identities.items() if "environment" in played},
             versions=installed_versions(),
             wall_seconds=time.perf_counter() - started,
             held_out=agent.description["holdout"] is not None,
             unseen_games=unseen_games(agent, games),
+            diagnostics=held_out.diagnostics,
+            q_calibration=(*own_play(footage.mode, footage.decisions, gammas), *held_out.q_calibration),
         )
         results = with_comparisons(results, config.baselines)
         for leftover in (folder / "report.html", folder / "results.json"):
             leftover.unlink(missing_ok=True)  # of this evaluation, interrupted before it was finished
-        write_report(folder / "report.html", results, exhibits(agent, start.folder, batches))
+        write_report(folder / "report.html", results, exhibits(agent, start.folder, footage, held_out))
         write_tables(folder, board_of(results), f"{results.name}: scores")
         write_results(folder / "results.json", results)
     print(score_table(results))
@@ -267,40 +272,40 @@ def data_scores(store: EpisodeStore | None) -> dict[str, DataScore]:
 
 
 def held_out_evidence(
-    config: EvaluateConfig, agent: Agent, store: EpisodeStore | None
-) -> tuple[tuple[WorldModelEvidence, ...], Batch | None]:
-    """What the world model knows of held-out episodes, and a few of their sequences with frames, for pictures."""
+    config: EvaluateConfig, agent: Agent, store: EpisodeStore | None, gammas: Mapping[str, float]
+) -> HeldOut:
+    """What the agent knows of held-out episodes; nothing where there are none."""
     holdout = agent.description["holdout"]
     if store is None or config.world_model_sequences < 1 or holdout == 0:
-        return (), None
+        return HeldOut()
     # Of a published agent nobody knows what it was trained on; the results say so.
     split: Split = "all" if holdout is None else "held_out"
     length = agent.model.config.blocks
     data = SequenceDataset(store, split=split, holdout=holdout or 0.0, length=length, stride=length)
     if not len(data):
-        return (), None
-    strips = representative_sequences(data)
-    evidence = measure_world_model(agent.model, encoded_batches(data, agent, config.world_model_sequences))
-    return evidence, data.batch(strips) if len(strips) else None
+        return HeldOut()
+    return look_at(data, agent, config.world_model_sequences, config.bootstrap, gammas)
 
 
-def encoded_batches(data: SequenceDataset, agent: Agent, sequences: int, size: int = 32) -> Iterator[Batch]:
-    """`sequences` of the data, evenly spread over it, in batches with codes."""
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(sequences, len(data))).astype(np.int64))
-    chosen = np.random.default_rng(0).permutation(chosen)
-    for start in range(0, len(chosen), size):
-        batch = data.batch(chosen[start : start + size]).to(agent.model.device)
-        assert batch.frames is not None, "without a code cache batches carry frames"
-        codes = agent.tokenizer.encode(batch.frames.flatten(0, 1))
-        yield batch.with_codes(codes.view(*batch.actions.shape, -1))
+def film(
+    config: EvaluateConfig,
+    agent: Agent,
+    games: tuple[str, ...],
+    planners: Mapping[str, Planners],
+    distribution: Distribution,
+) -> Footage:
+    """Films of the agent's best way of playing."""
+    mode = max(config.modes, key=(RANDOM, NO_PLANNING, PLANNING).index)
+    rules = Shoot(mode, config.protocol, config.seed, config.film_agent_steps, config.execution)
+    return shoot(agent, planners[mode], games, rules, distribution.device)
 
 
-def exhibits(agent: Agent, run_folder: Path, batch: Batch | None) -> Exhibits:
-    """Curves, films and strips for the report; the films are of the agent's best way of playing."""
-    metrics = run_folder / METRICS
+def exhibits(agent: Agent, run_folder: Path, footage: Footage, held_out: HeldOut) -> Exhibits:
+    """Curves, films and strips for the report."""
+    metrics, batch = run_folder / METRICS, held_out.pictured
     return Exhibits(
         curves=read_curves(metrics) if metrics.is_file() else (),
-        films=(),
+        films=footage.films,
         strips=dream_strips(agent.tokenizer, TreeDream(agent.model), batch) if batch is not None else (),
         pictures=sorted((run_folder / PICTURES).glob("*.png"))[-1:],
     )

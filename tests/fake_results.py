@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jowa.evaluation.episode import Episode
-from jowa.evaluation.film import Film
+from jowa.evaluation.film import Film, Thoughts
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.results import DataScore, ModeResult, Results, score_mode
 from jowa.evaluation.rollout import Rollout
@@ -89,15 +89,30 @@ def write_metrics(path: Path) -> None:
     path.write_text("\n".join(lines) + '\n{"stage": "2", "st')
 
 
-def fake_film(game: str, length: int = 30, seen: bool = True) -> Film:
+def fake_film(game: str, length: int = 30, seen: bool = True, futures: int | None = None) -> Film:
+    """`futures` of two steps each are shown beside Q, 0 shows Q alone, None neither."""
     frames = _moving_square(length)
     actions, rewards = np.arange(length) % 3, (np.arange(length) % 10 == 9).astype(np.float32)
-    return Film(game, PLANNING, frames, actions, rewards, frames // 2 + 30 if seen else None)
+    thoughts = None if futures is None else fake_thoughts(frames, actions, futures)
+    return Film(game, PLANNING, frames, actions, rewards, frames // 2 + 30 if seen else None, thoughts)
+
+
+def fake_thoughts(frames: np.ndarray, actions: np.ndarray, futures: int) -> Thoughts:
+    """The first future begins with the action played."""
+    length, rows, steps = len(frames), max(futures, 1), 2 if futures else 0
+    first = (actions[:, None] + np.arange(rows)) % 3
+    along = np.repeat(first[:, :, None], steps, axis=2)
+    imagined = np.broadcast_to(frames[:, None, None], (length, rows, steps, 84, 84)).copy()
+    scores = np.broadcast_to(np.linspace(2, 1, rows), (length, rows)).copy()
+    events = np.ones((length, rows, steps))
+    q = np.arange(length * 18, dtype=np.float64).reshape(length, 18) / 18
+    return Thoughts(np.arange(3), q, scores, first, along, imagined, 0 * events, events)
 
 
 def fake_strip(game: str) -> Strip:
     frames = _moving_square(8)
-    return Strip(game, frames, frames // 2 + 30, np.roll(frames // 2 + 30, 6, axis=2), 4)
+    ahead, dreamed = (np.roll(frames // 2 + 30, shift, axis=2) for shift in (3, 6))
+    return Strip(game, frames, frames // 2 + 30, ahead, dreamed, 4)
 
 
 def _moving_square(length: int) -> np.ndarray:

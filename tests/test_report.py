@@ -12,7 +12,7 @@ import pytest
 from fake_results import GAMES, fake_film, fake_mode, fake_results, fake_strip, write_metrics
 
 from jowa.errors import UserError
-from jowa.evaluation import film
+from jowa.evaluation import film_encoding
 from jowa.evaluation.curves import meaning, read_curves, stage_spans
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.page import number
@@ -221,11 +221,11 @@ def test_long_curves_are_thinned_to_averages(tmp_path):
 
 
 def test_films_become_videos_or_animated_pictures(monkeypatch):
-    clip = film.encode_film(fake_film("Pong"))
+    clip = film_encoding.encode_film(fake_film("Pong"))
     assert clip.media_type == "video/mp4" and b"ftyp" in clip.data[:12]
-    monkeypatch.setattr(film, "find_spec", lambda name: None)
+    monkeypatch.setattr(film_encoding, "find_spec", lambda name: None)
     for seen in (True, False):
-        clip = film.encode_film(fake_film("Pong", seen=seen))
+        clip = film_encoding.encode_film(fake_film("Pong", seen=seen))
         assert clip.media_type == "image/gif" and clip.data.startswith(b"GIF89a")
 
 

@@ -3,57 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from PIL import Image
+from small_world import VOCABULARY, K, decode_slowly, make_batch, small_world_model
 
-from jowa.data.batch import Batch
 from jowa.evaluation.world_model import ALL_GAMES, ClassScore, measure_world_model
 from jowa.games import task_id
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
-from jowa.models.world_action_model import ModelConfig, WorldActionModel
+from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.strips import dream_strips, reconstruct, strip_png
 from jowa.planning.tree_dream import TreeDream
-
-VOCABULARY, K = 6, 36
 
 
 @pytest.fixture(scope="module")
 def model() -> WorldActionModel:
-    torch.manual_seed(0)
-    model = WorldActionModel(ModelConfig(layers=2, heads=2, width=16, q_networks=1, q_width=8), VOCABULARY)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.5)
-    return model.eval()
-
-
-def make_batch(seed: int, tasks: list[int], length: int = 5) -> Batch:
-    """Slowly changing codes; the second sequence is padded, the third ends at its last valid step."""
-    random = torch.Generator().manual_seed(seed)
-    count = len(tasks)
-    codes = torch.randint(VOCABULARY, (count, 1, K), generator=random).repeat(1, length, 1)
-    change = torch.rand(codes.shape, generator=random) < 0.3
-    codes = torch.where(change, torch.randint(VOCABULARY, codes.shape, generator=random), codes)
-    valid, ends = torch.ones(count, length, dtype=torch.bool), torch.zeros(count, length, dtype=torch.bool)
-    valid[1, 3:] = False
-    valid[2, 2:], ends[2, 1] = False, True
-    rewards = torch.randint(-1, 2, (count, length), generator=random).float() * 7
-    actions = torch.randint(18, (count, length), generator=random)
-    return Batch(None, codes * valid[:, :, None], actions * valid, rewards * valid, ends, valid, torch.tensor(tasks))
-
-
-def decode_slowly(model: WorldActionModel, codes: Tensor, actions: Tensor, task: Tensor) -> Tensor:
-    """The frame (K,) after codes (T, K) and actions (T,): the whole sequence again for every code."""
-    guess = torch.zeros(1, 1, K, dtype=torch.int64)
-    actions = torch.cat([actions, torch.zeros(1, dtype=torch.int64)])[None]
-    for k in range(K):
-        hidden = model.hidden(torch.cat([codes[None], guess], dim=1), actions, task[None])
-        state = hidden.observation[0, -2, -1] if k == 0 else hidden.observation[0, -1, k - 1]
-        guess[0, 0, k] = model.observation_logits(state).argmax()
-    return guess[0, 0]
+    return small_world_model()
 
 
 def share(pairs: list[bool]) -> float | None:
@@ -200,6 +168,15 @@ def test_strips_show_the_screen_its_codes_and_the_dream(model):
         )
     dreamed = (tokenizer.decode(codes)[:, 0] * 255).round().to(torch.uint8).numpy()
     assert np.abs(strip.dreamed.astype(int) - dreamed).max() <= 1
-    assert strip_png(strip).startswith(b"\x89PNG")
+    whole, task = tokenizer.encode(frames[0]), batch.tasks[0]
+    ahead = [decode_slowly(model, whole[:step], batch.actions[0, :step], task) for step in range(1, 5)]
+    predicted = (tokenizer.decode(torch.stack([whole[0], *ahead]))[:, 0] * 255).round().to(torch.uint8).numpy()
+    assert np.abs(strip.one_step.astype(int) - predicted).max() <= 1, "each from the true frames before it"
+    assert [name for name, _ in strip.rows] == ["screen", "codes", "one step", "dream"]
+    with Image.open(io.BytesIO(strip_png(strip, scale=1, gap=4))) as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (4 * 84 + 3 * 4, 5 * 84 + 4 * 4 + 2 * 4, 2), "four rows, and the dream a gap apart"
+    for row, (_, drawn) in enumerate(strip.rows):
+        assert np.array_equal(pixels[row * 88 : row * 88 + 84, :84, 0], drawn[0])
     with pytest.raises(ValueError, match="nothing"):
         dream_strips(tokenizer, TreeDream(model), batch, context=5)

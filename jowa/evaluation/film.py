@@ -1,18 +1,37 @@
-"""Films of play: the frames of one episode a game, and their encoding as a video a web page can carry."""
+"""Films of play: the opening of one episode and what was planned at each decision."""
 
-import io
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 DECISIONS_PER_SECOND = 15  # the game's own speed: 60 frames a second, 4 frames a decision
-_SCALE = 3
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """What the planner had in mind at each of T decisions: R futures, best first, of up to H agent steps.
+
+    Attributes:
+        legal: (n,) int64, the game's legal actions.
+        q: (T, A), expected Q at the frame.
+        scores: (T, R), -inf where there were fewer futures.
+        first_actions: (T, R) int64; actions: (T, R, H) int64, along each future.
+        frames: (T, R, H, K) int64 imagined codes, or (T, R, H, 84, 84) uint8 once they are decoded. H is 0 in greedy
+            play.
+        rewards, continuations: (T, R, H), as predicted.
+    """
+
+    legal: NDArray[np.int64]
+    q: NDArray[Any]
+    scores: NDArray[Any]
+    first_actions: NDArray[Any]
+    actions: NDArray[Any]
+    frames: NDArray[Any]
+    rewards: NDArray[Any]
+    continuations: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -29,14 +48,7 @@ class Film:
     actions: NDArray[np.int64]
     rewards: NDArray[np.float32]
     seen: NDArray[np.uint8] | None = None
-
-
-@dataclass(frozen=True)
-class Clip:
-    """An encoded film: its bytes and their media type ("video/mp4" or "image/gif")."""
-
-    media_type: str
-    data: bytes
+    thoughts: Thoughts | None = None
 
 
 class FilmCamera:
@@ -74,48 +86,3 @@ class FilmCamera:
             for game, shots in self._shots.items()
             if shots
         )
-
-
-def encode_film(film: Film) -> Clip:
-    """An mp4 (H.264) where imageio-ffmpeg is installed, else an animated GIF of every third frame."""
-    pictures = _pictures(film)
-    if find_spec("imageio_ffmpeg") is not None:
-        return Clip("video/mp4", _mp4(pictures))
-    return Clip("image/gif", _gif(pictures[::3], milliseconds=3 * 1000 // DECISIONS_PER_SECOND))
-
-
-def _pictures(film: Film) -> NDArray[np.uint8]:
-    """The frames enlarged, beside what the tokenizer keeps of them where known: (T, height, width), both even."""
-    panes = [film.frames] if film.seen is None else [film.frames, film.seen]
-    large = [pane.repeat(_SCALE, axis=1).repeat(_SCALE, axis=2) for pane in panes]
-    gap = np.zeros((*large[0].shape[:2], 8), np.uint8)
-    return large[0] if len(large) == 1 else np.concatenate([large[0], gap, large[1]], axis=2)
-
-
-def _mp4(pictures: NDArray[np.uint8]) -> bytes:
-    import imageio_ffmpeg
-
-    height, width = pictures.shape[1:]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mp4"
-        writer = imageio_ffmpeg.write_frames(
-            str(path),
-            (width, height),
-            pix_fmt_in="gray",
-            fps=DECISIONS_PER_SECOND,
-            codec="libx264",
-            macro_block_size=2,
-            output_params=["-crf", "26", "-movflags", "+faststart"],
-        )
-        writer.send(None)
-        for picture in pictures:
-            writer.send(np.ascontiguousarray(picture))
-        writer.close()
-        return path.read_bytes()
-
-
-def _gif(pictures: NDArray[np.uint8], milliseconds: int) -> bytes:
-    images = [Image.fromarray(picture) for picture in pictures]
-    buffer = io.BytesIO()
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=True)
-    return buffer.getvalue()

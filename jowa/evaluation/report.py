@@ -9,8 +9,12 @@ from pathlib import Path
 
 from jowa.errors import UserError
 from jowa.evaluation import page, score_sections, sections
+from jowa.evaluation.calibration_sections import calibration, q_calibration
+from jowa.evaluation.codebook_section import codebook
+from jowa.evaluation.curve_section import training
 from jowa.evaluation.curves import Curve
 from jowa.evaluation.film import Film
+from jowa.evaluation.horizon_section import horizons
 from jowa.evaluation.labels import LABELS, label
 from jowa.evaluation.modes import RANDOM
 from jowa.evaluation.plots import Bar, score_bars
@@ -57,11 +61,25 @@ def render(results: Results, exhibits: Exhibits) -> str:
         score_sections.beating(board),
         sections.films(exhibits.films),
         sections.world_model(results.world_model, results.held_out),
+        *_diagnostics(results),
         sections.strips(exhibits.strips, exhibits.pictures),
-        sections.training(exhibits.curves),
+        training(exhibits.curves),
         sections.conditions(results),
     ]
     return page.page(f"{results.name}: evaluation", body)
+
+
+def _diagnostics(results: Results) -> list[str]:
+    found = results.diagnostics
+    parts = [q_calibration(results.q_calibration)]
+    if found is None:
+        return parts
+    return [
+        horizons(found.horizons),
+        calibration(found.calibration, found.dreamed_calibration),
+        *parts,
+        codebook(found.codebook),
+    ]
 
 
 def above_random(results: Results, mode: ModeResult, game: str) -> bool | None:

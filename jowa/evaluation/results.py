@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from jowa.errors import UserError
+from jowa.evaluation.diagnostics import Diagnostics
 from jowa.evaluation.episode import Episode
 from jowa.evaluation.improvement import Improvement
 from jowa.evaluation.modes import NO_PLANNING, PLANNING
 from jowa.evaluation.profiles import Profile, performance_profile
+from jowa.evaluation.q_calibration import QCalibration
 from jowa.evaluation.rollout import Rollout
 from jowa.evaluation.scores import (
     AggregateScore,
@@ -76,6 +78,9 @@ class Results:
     `baselines` are published algorithms' mean raw returns by game, `improvements` compare the agent's best way of
     playing with its others and with them.
 
+    `diagnostics` take the world model apart on the same episodes, None without any; `q_calibration` compares Q with
+    what followed, in the play that was filmed and in recorded episodes.
+
     `created` is an ISO time; `seed` that of each game's first episode; `wall_seconds` the whole evaluation's duration.
     """
 
@@ -100,6 +105,8 @@ class Results:
     unseen_games: tuple[str, ...] = ()
     baselines: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     improvements: tuple[Improvement, ...] = ()
+    diagnostics: Diagnostics | None = None
+    q_calibration: tuple[QCalibration, ...] = ()
 
     @property
     def name(self) -> str:

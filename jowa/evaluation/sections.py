@@ -1,4 +1,4 @@
-"""The report's parts beside the scores: films, evidence about the world model, strips, curves, conditions."""
+"""The report's parts beside the scores: films, evidence about the world model, strips, conditions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jowa.evaluation import page
-from jowa.evaluation.curves import POINTS, Curve, meaning, stage_spans
-from jowa.evaluation.film import DECISIONS_PER_SECOND, Film, encode_film
-from jowa.evaluation.plots import stage_colour, training_curve
+from jowa.evaluation.film import DECISIONS_PER_SECOND, Film
+from jowa.evaluation.film_encoding import encode_film
 from jowa.evaluation.results import Results, plain
 from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence
 from jowa.games import GAMES
 from jowa.planning.strips import Strip, strip_png
-
-_CURVES_SHOWN = 9
 
 
 def films(shots: Sequence[Film]) -> str:
@@ -31,7 +28,25 @@ def films(shots: Sequence[Film]) -> str:
     if any(film.seen is not None for film in shots):
         explanation += " Left the screen, right what is left of it in the codes that the model really sees."
     figures = "".join(page.captioned(_player(film), _caption(film)) for film in shots)
-    return page.section("Watch it play", explanation, f'<div class="films">{figures}</div>')
+    return page.section("Watch it play", explanation, f'<div class="films">{figures}</div>', _thoughts(shots))
+
+
+def _thoughts(shots: Sequence[Film]) -> str:
+    """What is shown of the planner in the films."""
+    thoughts = [film.thoughts for film in shots if film.thoughts is not None]
+    if not thoughts:
+        return ""
+    text = (
+        "The bars are Q of the legal actions, what each is expected to bring, on one scale in the whole film; the "
+        "action played is marked."
+    )
+    if any(one.frames.size for one in thoughts):
+        text = (
+            "Branching off from the present: <b>futures</b> that the planner imagined, each with its first action, its "
+            "value, and its screens with later actions, predicted rewards and ends. The one that was followed is "
+            f"marked; values that nearly agree may count as equal, and Q decides. {text}"
+        )
+    return f'<p class="note">{text}</p>'
 
 
 def _player(film: Film) -> str:
@@ -39,7 +54,9 @@ def _player(film: Film) -> str:
     if not clip.media_type.startswith("video/"):
         return page.image(clip.data, f"{film.game} being played", clip.media_type)
     address = page.data_url(clip.media_type, clip.data)
-    return f'<video controls loop muted playsinline autoplay src="{address}"></video>'
+    # Text in it would suffer from the sharp pixels that suit the screens.
+    style = "image-rendering: auto"
+    return f'<video controls loop muted playsinline autoplay style="{style}" src="{address}"></video>'
 
 
 def _caption(film: Film) -> str:
@@ -120,8 +137,10 @@ def strips(drawn: Sequence[Strip], pictures: Sequence[Path]) -> str:
         return ""
     explanation = (
         "A column is an agent step. <b>Screen</b>: what happened, in a recorded episode. <b>Codes</b>: what the "
-        "tokenizer keeps of it. <b>Dream</b>: before the gap the given screens; after it the model's own "
-        "continuation, told nothing but the actions that were played."
+        "tokenizer keeps of it. <b>One step</b>: each screen predicted from the true ones before it and the action "
+        "(the first is given). <b>Dream</b>: before the gap the given screens; after it the model's own continuation, "
+        "told nothing but the actions that were played. Good rows can't be told from <b>codes</b>. Sequences were "
+        "picked because something happens in them (a reward, much movement), not by how well they are foreseen."
     )
     figures = [_strip_figure(strip) for strip in drawn]
     if pictures:
@@ -131,36 +150,11 @@ def strips(drawn: Sequence[Strip], pictures: Sequence[Path]) -> str:
 
 
 def _strip_figure(strip: Strip) -> str:
-    picture = page.image(strip_png(strip), f"{strip.game}: screens, codes and dream")
-    names = "".join(f"<span>{name}</span>" for name in ("Screen", "Codes", "Dream"))
-    rows = f'<div class="rows"><div class="names">{names}</div><div class="wide">{picture}</div></div>'
+    picture = page.image(strip_png(strip), f"{strip.game}: screens, codes, next screens and dream")
+    names = "".join(f"<span>{name.capitalize()}</span>" for name, _ in strip.rows)
+    named = f'<div class="names" style="grid-template-rows: repeat({len(strip.rows)}, 1fr)">{names}</div>'
+    rows = f'<div class="rows">{named}<div class="wide">{picture}</div></div>'
     return f"<figure><h3>{escape(strip.game)}</h3>{rows}</figure>"
-
-
-def training(curves: Sequence[Curve]) -> str:
-    """How training went."""
-    if not curves:
-        return ""
-    subjects: dict[str, list[Curve]] = {}
-    for curve in sorted(curves, key=lambda curve: ("/" in curve.subject, curve.held_out)):  # losses first
-        subjects.setdefault(curve.subject, []).append(curve)
-    spans = stage_spans(curves)
-    figures = [
-        page.figure(subject, training_curve(subject, parts, spans), meaning(subject))
-        for subject, parts in subjects.items()
-    ]
-    legend = [(stage, stage_colour(stage, list(spans))) for stage in spans]
-    if any(curve.held_out for curve in curves):
-        legend.append(("held-out episodes", "ink"))
-    explanation = (
-        "What the run logged, over training steps (updates of the weights), with a dashed line where the next stage "
-        f"begins. Curves of more than {POINTS} points show averages over equal spans."
-    )
-    content = [page.legend(legend), page.grid(figures[:_CURVES_SHOWN])]
-    if len(figures) > _CURVES_SHOWN:
-        more = page.grid(figures[_CURVES_SHOWN:])
-        content.append(page.details(f"{len(figures) - _CURVES_SHOWN} more metrics", more))
-    return page.section("Training", explanation, *content)
 
 
 def conditions(results: Results) -> str:

@@ -120,7 +120,7 @@ def measure_world_model(
             raise ValueError("evidence needs batches with codes")
         batch = batch.to(model.device)
         _count_predictions(model, batch, counts)
-        _count_imagined(dream, _sample(batch, imagined, imagined_sequences), counts)
+        _count_imagined(dream, sample(batch, imagined, imagined_sequences), counts)
     met = np.flatnonzero(counts.sequences).tolist()
     pooled = counts.evidence(met, ALL_GAMES)
     if len(met) == 1:
@@ -151,11 +151,11 @@ def _count_predictions(model: WorldActionModel, batch: Batch, counts: _Counts) -
     np.add.at(counts.steps, steps, 1)
 
 
-def _sample(batch: Batch, taken: NDArray[np.int64], limit: int) -> Batch:
-    """The batch's sequences that can be imagined one step further, at most `limit` a task over all calls."""
+def sample(batch: Batch, taken: NDArray[np.int64], limit: int, steps: int = 2) -> Batch:
+    """The batch's sequences of at least so many steps, at most `limit` a task over all calls, which `taken` counts."""
     lengths = batch.valid.sum(1)
     chosen = []
-    for row in torch.nonzero(lengths >= 2).flatten().tolist():
+    for row in torch.nonzero(lengths >= steps).flatten().tolist():
         task = int(batch.tasks[row])
         if taken[task] < limit:
             taken[task] += 1

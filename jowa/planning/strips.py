@@ -1,4 +1,4 @@
-"""Pictures of what the model sees and dreams: real frames, their reconstruction, and a dream from their beginning."""
+"""Pictures of what the model sees and dreams: real frames, their codes, the next one predicted, and a dream."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from PIL import Image
 from jowa.data.batch import Batch
 from jowa.games import game_of
 from jowa.models.tokenizer import Tokenizer
-from jowa.planning.dream import Context
+from jowa.planning.continuation import free_running, one_step_ahead
 from jowa.planning.tree_dream import TreeDream
 
 Frames = NDArray[np.uint8]
@@ -19,7 +19,8 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Strip:
-    """Consecutive frames of one held-out episode, each (T, 84, 84) uint8: as they were, through the tokenizer, dreamed.
+    """Consecutive frames of one held-out episode, each (T, 84, 84) uint8: as they were, through the tokenizer, each
+    predicted one step ahead from the true ones before it (the first is given), and dreamed.
 
     The first `context` dreamed frames are the given ones; the rest follow from the recorded actions alone.
     """
@@ -27,8 +28,19 @@ class Strip:
     game: str
     original: Frames
     reconstructed: Frames
+    one_step: Frames
     dreamed: Frames
     context: int
+
+    @property
+    def rows(self) -> tuple[tuple[str, Frames], ...]:
+        """The frames by what they show, in the order in which they are drawn."""
+        return (
+            ("screen", self.original),
+            ("codes", self.reconstructed),
+            ("one step", self.one_step),
+            ("dream", self.dreamed),
+        )
 
 
 def reconstruct(tokenizer: Tokenizer, frames: Frames, chunk: int = 64) -> Frames:
@@ -58,28 +70,26 @@ def dream_strips(tokenizer: Tokenizer, dream: TreeDream, batch: Batch, context: 
         return []
     tasks = batch.tasks[whole].to(device)
     codes = tokenizer.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-    given = torch.full_like(tasks, context)
-    node = dream.reset(Context(codes[:, :context], actions[:, :context], given, tasks), room=length - context).ids
-    dreamed = codes.clone()
-    for step in range(context, length):
-        node = dream.expand(node, actions[:, step - 1 : step]).ids
-        dreamed[:, step] = dream.codes(node)[:, 0]
-    seen, imagined = (
-        decode_frames(tokenizer, kind.flatten(0, 1)).reshape(len(frames), length, 84, 84) for kind in (codes, dreamed)
+    ahead, dreamed = codes.clone(), codes.clone()
+    ahead[:, 1:] = one_step_ahead(dream, codes, actions, tasks, 1)
+    dreamed[:, context:] = free_running(dream, codes, actions, tasks, context)
+    seen, predicted, imagined = (
+        decode_frames(tokenizer, kind.flatten(0, 1)).reshape(len(frames), length, 84, 84)
+        for kind in (codes, ahead, dreamed)
     )
     originals = frames[:, :, 0].cpu().numpy()
     return [
-        Strip(game_of(task), originals[i], seen[i], imagined[i], context) for i, task in enumerate(tasks.tolist())
+        Strip(game_of(task), originals[i], seen[i], predicted[i], imagined[i], context)
+        for i, task in enumerate(tasks.tolist())
     ]
 
 
 def strip_png(strip: Strip, scale: int = 2, gap: int = 4) -> bytes:
-    """A PNG, clear between frames. Rows: original, reconstructed, dreamed; columns: agent steps; the dream apart."""
-    rows = (strip.original, strip.reconstructed, strip.dreamed)
+    """A PNG, clear between frames: `strip.rows` above each other; columns: agent steps; what is dreamed apart."""
     side, count = 84 * scale, len(strip.original)
     lefts = [i * (side + gap) + (2 * gap if i >= strip.context else 0) for i in range(count)]
-    canvas = np.zeros((3 * side + 2 * gap, lefts[-1] + side, 2), np.uint8)
-    for row, frames in enumerate(rows):
+    canvas = np.zeros((len(strip.rows) * (side + gap) - gap, lefts[-1] + side, 2), np.uint8)
+    for row, (_, frames) in enumerate(strip.rows):
         top = row * (side + gap)
         for left, frame in zip(lefts, frames, strict=True):
             canvas[top : top + side, left : left + side, 0] = frame.repeat(scale, 0).repeat(scale, 1)

@@ -1,4 +1,4 @@
-"""Pictures of what the model sees: original, reconstructed and dreamed frames of held-out sequences."""
+"""Pictures of what the model sees: held-out sequences, their codes, the next frame predicted, and a dream."""
 
 from __future__ import annotations
 
@@ -58,21 +58,20 @@ def representative_sequences(data: SequenceDataset) -> NDArray[np.int64]:
 
 
 def sheet(strips: list[Strip]) -> Image.Image:
-    """One labelled picture: three rows of frames for each strip."""
+    """One labelled picture: the rows of each strip above each other."""
     length, height, width = strips[0].original.shape
     cell = height + GAP
-    group = 3 * cell + 3 * GAP
+    group = len(strips[0].rows) * cell + 3 * GAP
     picture = Image.new("L", (LABEL_WIDTH + length * (width + GAP), len(strips) * group), 255)
     pen = ImageDraw.Draw(picture)
     for number, strip in enumerate(strips):
-        rows = (("original", strip.original), ("reconstructed", strip.reconstructed), ("dreamed", strip.dreamed))
-        for row, (name, frames) in enumerate(rows):
+        for row, (name, frames) in enumerate(strip.rows):
             top = number * group + row * cell
             pen.text((4, top + height // 2 - 14), strip.game if row == 0 else "", fill=0)
             pen.text((4, top + height // 2), name, fill=0)
             for t, frame in enumerate(frames):
                 left = LABEL_WIDTH + t * (width + GAP)
                 picture.paste(Image.fromarray(frame), (left, top))
-                if name == "dreamed" and t < strip.context:
+                if name == "dream" and t < strip.context:
                     pen.text((left + 3, top + 2), "given", fill=255)
     return picture

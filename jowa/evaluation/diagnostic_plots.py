@@ -1,0 +1,133 @@
+"""Figures about what the model knows: curves over horizons, reliability diagrams, Q beside returns, codebook use."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from jowa.evaluation.calibration import Reliability
+from jowa.evaluation.plots import COLOURS, STYLE, svg
+from jowa.evaluation.q_calibration import QCalibration
+from jowa.evaluation.scores import Estimate
+
+_FLOOR = 3e-4
+"""Where a reliability diagram's axes begin; what is below is drawn there."""
+_STRIP_COLUMNS = 64
+_USED = (106, 118, 224)  # stands out on light and on dark paper
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a figure over horizons: its colour's name and an estimate at each, None where there is none."""
+
+    colour: str
+    estimates: Sequence[Estimate | None]
+    dashed: bool = False
+
+
+def over_horizons(name: str, steps: Sequence[int], lines: Sequence[Line], description: str, whole: bool) -> str:
+    """Estimates over agent steps ahead, their intervals as bars; `whole` shows all of 0 … 1."""
+    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
+        figure = Figure(figsize=(3.6, 1.9))
+        axes = figure.add_axes((0.14, 0.2, 0.83, 0.74))
+        for number, line in enumerate(lines):
+            known = [(step, one) for step, one in zip(steps, line.estimates, strict=True) if one is not None]
+            if not known:
+                continue
+            # Intervals stand beside each other, or the last would hide the others.
+            places = np.array([step for step, _ in known]) + 0.05 * (number - (len(lines) - 1) / 2)
+            values = [one.value for _, one in known]
+            colour, style = COLOURS[line.colour], (0, (4, 2)) if line.dashed else "-"
+            axes.plot(places, values, "o", linestyle=style, color=colour, markersize=4, linewidth=1.5)
+            axes.vlines(places, [one.low for _, one in known], [one.high for _, one in known], colour, linewidth=1.2)
+        axes.set_xticks(list(steps))
+        axes.set_xlim(min(steps) - 0.3, max(steps) + 0.3)
+        axes.margins(y=0.12)
+        if whole:
+            axes.set_ylim(-0.04, 1.04)
+        axes.set_xlabel("agent steps ahead")
+        _quiet(axes)
+        return svg(figure, name, description)
+
+
+def reliability_diagram(name: str, reliability: Reliability, description: str) -> str:
+    """Announced against observed shares of each bin on logarithmic axes, intervals as bars; the diagonal is honest."""
+    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
+        figure = Figure(figsize=(3.6, 2.3))
+        axes = figure.add_axes((0.2, 0.18, 0.77, 0.77))
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.plot([_FLOOR, 1], [_FLOOR, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
+        largest = max(one.steps for one in reliability.bins)
+        for number, one in enumerate(reliability.bins):
+            place, height = max(one.announced, _FLOOR), max(one.observed, _FLOOR)
+            axes.vlines(place, max(one.least, _FLOOR), max(one.most, _FLOOR), COLOURS["planning"], linewidth=1.3)
+            size = 3 + 5 * np.sqrt(one.steps / largest)
+            fill = COLOURS["planning"] if one.happened else "none"
+            axes.plot(place, height, "o", color=COLOURS["planning"], markerfacecolor=fill, markersize=size)
+            offset = (-6 if place > 0.1 else 6, -10 if number % 2 else 5)
+            axes.annotate(
+                f"{one.happened} of {one.steps:,}", (place, height), offset, textcoords="offset points", fontsize=7.5,
+                ha="right" if place > 0.1 else "left", color=COLOURS["muted"],
+            )  # fmt: skip
+        ticks = [1e-3, 1e-2, 1e-1, 1]
+        axes.set_xticks(ticks, ["0.1 %", "1 %", "10 %", "100 %"])
+        axes.set_yticks(ticks, ["0.1 %", "1 %", "10 %", "100 %"])
+        axes.minorticks_off()
+        axes.set_xlim(_FLOOR / 1.3, 1.5)
+        axes.set_ylim(_FLOOR / 1.3, 1.6)
+        axes.set_xlabel("announced")
+        axes.set_ylabel("happened")
+        _quiet(axes)
+        return svg(figure, name, description)
+
+
+def q_diagram(name: str, calibration: QCalibration, description: str) -> str:
+    """Realised returns against Q: decisions as points, bins as dots with their middle halves, the diagonal."""
+    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
+        figure = Figure(figsize=(3.6, 2.3))
+        axes = figure.add_axes((0.17, 0.18, 0.8, 0.77))
+        points = np.array(calibration.points)
+        colour = COLOURS["planning"]
+        axes.plot(points[:, 0], points[:, 1], "o", color=COLOURS["random"], markersize=2.4, alpha=0.5)
+        for one in calibration.bins:
+            axes.vlines(one.q, one.lower_quartile, one.upper_quartile, colour, linewidth=1.4)
+        q, realised = [one.q for one in calibration.bins], [one.realised for one in calibration.bins]
+        axes.plot(q, realised, "o-", color=colour, markersize=4.5, linewidth=1.1)
+        low, high = float(points.min()), float(points.max())
+        room = 0.06 * max(high - low, 1e-3)
+        axes.plot([low, high], [low, high], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set_xlim(low - room, high + room)
+        axes.set_ylim(low - room, high + room)
+        axes.locator_params(nbins=5)
+        axes.set_xlabel("expected Q of the action played")
+        axes.set_ylabel("what followed")
+        _quiet(axes)
+        return svg(figure, name, description)
+
+
+def usage_strip(counts: Sequence[int], order: Sequence[int], scale: int = 6) -> bytes:
+    """A PNG with a cell for each code in `order`, row by row: the oftener (logarithm) it occurs, the fuller."""
+    use = np.log1p(np.asarray(counts, np.float64)[list(order)])
+    columns = min(_STRIP_COLUMNS, len(use))
+    rows = -(-len(use) // columns)
+    cells = np.zeros(rows * columns)
+    cells[: len(use)] = 0.08 + 0.92 * use / max(use.max(), 1e-9)
+    picture = np.zeros((rows, columns, 4), np.uint8)
+    picture[..., :3] = _USED
+    picture[..., 3] = (255 * cells).reshape(rows, columns)
+    buffer = io.BytesIO()
+    Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _quiet(axes: Axes) -> None:
+    axes.tick_params(axis="both", labelcolor=COLOURS["muted"])
+    axes.set_axisbelow(True)

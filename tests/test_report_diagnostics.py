@@ -1,0 +1,167 @@
+"""The report's parts about what the model knows: what they show, say, leave out, and never claim."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+from fake_results import fake_film, fake_results, fake_strip, write_metrics
+from PIL import Image
+from small_world import make_batch, small_world_model
+from test_report import check
+
+from jowa.evaluation import curve_section
+from jowa.evaluation.calibration import Calibration, Reliability, reliability
+from jowa.evaluation.calibration_sections import calibration, q_calibration
+from jowa.evaluation.codebook import codebook_use
+from jowa.evaluation.codebook_section import codebook
+from jowa.evaluation.curve_section import themed, training
+from jowa.evaluation.curves import Curve, meaning, read_curves
+from jowa.evaluation.diagnostic_plots import usage_strip
+from jowa.evaluation.diagnostics import Diagnostics, diagnose
+from jowa.evaluation.horizon_section import horizons
+from jowa.evaluation.q_calibration import Decisions, own_play
+from jowa.evaluation.report import Exhibits, render
+from jowa.evaluation.results import write_results
+from jowa.evaluation.scores import BootstrapConfig
+from jowa.games import task_id
+
+
+@pytest.fixture(scope="module")
+def found() -> Diagnostics:
+    model = small_world_model()
+    tasks = [task_id("Pong"), task_id("Boxing"), task_id("Pong"), task_id("Boxing")]
+    return diagnose(model, [make_batch(0, tasks, length=8)], BootstrapConfig(resamples=100))
+
+
+def q_of(correlated: bool):
+    random = np.random.default_rng(0)
+    rewards = (random.random(400) < 0.1).astype(float)
+    q = random.normal(size=400) if not correlated else np.convolve(rewards[::-1], 0.9 ** np.arange(60))[:400][::-1]
+    return own_play("planning", {"Pong": [Decisions(q, rewards, True)]}, {"Pong": 0.9})
+
+
+def test_the_report_shows_every_part_and_the_file_holds_its_numbers(found, tmp_path):
+    results = dataclasses.replace(fake_results(), diagnostics=found, q_calibration=q_of(True))
+    exhibits = Exhibits(films=[fake_film("Pong", futures=2)], strips=[fake_strip("Pong")])
+    html = render(results, exhibits)
+    text = check(html).text
+    for expected in (
+        "How far ahead does it see?", "Does it mean what it announces?", "Does Q come true?",
+        "How much of the codebook is used?", "copying", "one step ahead", "Calibration error", "Brier score",
+        "Perplexity", "Pong, own play, planning", "futures that the planner imagined", "One step", "Dream",
+    ):  # fmt: skip
+        assert expected in text, expected
+    assert "nan" not in text.lower().replace("nano", "")
+    first = found.horizons[0].scores[-1]
+    assert f"{100 * first.dream.accuracy.value:.1f} %" in text and f"{100 * first.copy.value:.1f} %" in text
+    write_results(tmp_path / "results.json", results)
+    held = json.loads((tmp_path / "results.json").read_text())
+    assert held["diagnostics"]["horizons"][0]["scores"][-1]["dream"]["accuracy"]["value"] == first.dream.accuracy.value
+    assert held["diagnostics"]["codebook"][0]["perplexity"] == found.codebook[0].perplexity
+    assert held["q_calibration"][0]["bias"] == results.q_calibration[0].bias
+
+
+def test_what_was_not_measured_has_no_section(found):
+    text = check(render(fake_results(), Exhibits())).text
+    for absent in ("How far ahead", "announces?", "Does Q come true", "codebook"):
+        assert absent not in text
+    assert horizons(()) == calibration((), ()) == codebook(()) == q_calibration(()) == training(()) == ""
+
+
+def test_no_skill_is_said_to_be_none(found):
+    game = found.horizons[1]
+    level = tuple(
+        dataclasses.replace(
+            one, dream=dataclasses.replace(one.dream, accuracy=one.copy, reward_macro_f1=None, termination_f1=None)
+        )
+        for one in game.scores
+    )
+    said = horizons([dataclasses.replace(game, scores=level)])
+    assert "no more codes right than copying does, at any distance; no reward occurred" in said
+    better = dataclasses.replace(level[0].copy, value=1.1)
+    above = tuple(dataclasses.replace(one, dream=dataclasses.replace(one.dream, accuracy=better)) for one in level)
+    assert "more codes right than copying at every distance" in horizons([dataclasses.replace(game, scores=above)])
+    some = horizons([dataclasses.replace(game, scores=(above[0], *level[1:]))])
+    assert "than copying 1 agent step ahead, not elsewhere" in some
+    assert "does not in 1 of 1 comparisons (correlation below 0.1): Pong (own play, planning)" in q_calibration(
+        q_of(False)
+    )
+    assert "comparisons" not in q_calibration(q_of(True))
+
+
+def test_announcements_are_judged_by_the_base_rate():
+    happened = np.arange(100) % 10 == 0
+    constant = reliability("positive reward", np.full(100, 0.2), happened)
+    sure = reliability("episode ends", np.where(happened, 0.9, 0.05), happened)
+    never = reliability("negative reward", np.full(100, 0.01), np.zeros(100, bool))
+    html = calibration([given(constant, never, sure)], [])
+    assert "better than the base rate: episode ends; no better than the base rate: positive reward." in html
+    assert html.count('role="img"') == 2 and "Negative reward, after" not in html, "nothing to draw where none was"
+    nothing = calibration([given(never)], [])
+    assert "neither rewards nor ends occurred" in nothing and "better than" not in nothing
+
+
+def given(*events: Reliability) -> Calibration:
+    return Calibration("Pong", 0, events)
+
+
+def test_codes_have_the_same_place_in_every_strip():
+    counts = {"Pong": np.array([0, 5, 1, 0]), "Boxing": np.array([0, 0, 9, 0])}
+    html = codebook(codebook_use(counts, 1))
+    assert html.count("<img") == 3 and "Boxing: 1 codes" in html
+    with Image.open(io.BytesIO(usage_strip([0, 5, 1, 0], [2, 1, 0, 3], scale=1))) as picture:
+        alpha = np.asarray(picture)[0, :, 3]
+    assert alpha[1] == 255 > alpha[0] > alpha[2] == alpha[3] > 0
+
+
+def test_names_of_games_are_escaped(found):
+    game = dataclasses.replace(found.horizons[1], game="<b>")
+    event = reliability("positive reward", np.array([0.5, 0.5]), np.array([True, False]))
+    one = dataclasses.replace(q_of(False)[0], game="<b>")
+    pages = (
+        horizons([found.horizons[0], game]),
+        calibration([given(event), dataclasses.replace(given(event), game="<b>")], []),
+        q_calibration([one]),
+        codebook([dataclasses.replace(found.codebook[0], game="<b>")]),
+    )
+    for html in pages:
+        check(html)
+        assert ">&lt;b&gt;" in html or ("&lt;b&gt;" in html and "<b>," not in html)
+
+
+def test_curves_stand_in_their_themes(tmp_path):
+    names = ["game/Pong/q_data", "speed/step_seconds", "loss/td", "held_out/world/code_accuracy", "loss/reward",
+             "evaluation/score", "loss/total", "gradient_norm/model", "held_out/total",
+             "world/code_accuracy"]  # fmt: skip
+    curves = [Curve(name, "stage1", np.array([1.0, 2.0]), np.array([1.0, 2.0])) for name in names]
+    groups = {theme.title: subjects for theme, subjects in themed(curves)}
+    assert [list(subjects) for subjects in groups.values()] == [
+        ["total", "reward"], ["td"], ["world/code_accuracy"], ["evaluation/score"], ["game/Pong/q_data"],
+        ["speed/step_seconds"], ["gradient_norm/model"],
+    ]  # fmt: skip
+    assert [curve.held_out for curve in groups["Codes, rewards and ends"]["world/code_accuracy"]] == [False, True]
+    html = training(curves)
+    assert html.count("<details>") == 3 and html.index("Losses of Q") < html.index("<details>")
+    assert meaning("world/code_accuracy") in check(html).text
+    write_metrics(tmp_path / "metrics.jsonl")
+    assert "Losses of Q" in training(read_curves(tmp_path / "metrics.jsonl"))
+
+
+def test_a_fold_of_many_games_says_what_it_leaves_out(monkeypatch):
+    monkeypatch.setattr(curve_section, "_MOST", 2)
+    curves = [Curve(f"game/{n}/q_data", "s", np.array([1.0]), np.array([1.0])) for n in range(3)]
+    html = training(curves)
+    assert "first 2 of 3 metrics" in html and html.count('role="img"') == 2
+    assert "the rest are in" not in training(curves[:2])
+
+
+def test_films_say_what_they_show():
+    planned = render(fake_results(), Exhibits(films=[fake_film("Pong", futures=2)]))
+    greedy = render(fake_results(), Exhibits(films=[fake_film("Pong", futures=0)]))
+    chance = render(fake_results(), Exhibits(films=[fake_film("Pong")]))
+    assert "that the planner imagined" in planned and "bars are Q" in planned
+    assert "that the planner imagined" not in greedy and "bars are Q" in greedy and "bars are Q" not in chance
