@@ -74,7 +74,9 @@ def test_the_command_writes_a_page_tables_and_numbers(runs: Path, tmp_path: Path
         assert f"{column['mode']['human_normalised']['optimality_gap']['value']:.3f}".replace("-", "−") in text
     better = numbers["improvements"][0]
     assert (better["ours"], better["theirs"]) == ("a", "b") and better["probability"]["value"] < 0.1
-    assert share(better["probability"]["value"]) in text and share(1 - better["probability"]["value"]) in text
+    value, low, high = (better["probability"][key] for key in ("value", "low", "high"))
+    assert f"{share(value)}{share(low)} … {share(high)}" in text, "a over b"
+    assert f"b{share(1 - value)}{share(1 - high)} … {share(1 - low)}–" in text, "b over a, in b's row"
     lines = list(csv.DictReader((out / "scores.csv").open()))
     assert {line["run"] for line in lines} >= {"a", "b", "EDT_200M"}
     assert {line["mode"] for line in lines if line["run"] == "a"} == {"planning"}
