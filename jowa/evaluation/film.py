@@ -1,6 +1,5 @@
 """Films of play: the opening of one episode and what was planned at each decision."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,40 +48,3 @@ class Film:
     rewards: NDArray[np.float32]
     seen: NDArray[np.uint8] | None = None
     thoughts: Thoughts | None = None
-
-
-class FilmCamera:
-    """Collects each game's first episode, at most `limit` decisions of it, while a rollout runs."""
-
-    def __init__(self, games: Sequence[str], begins: NDArray[np.bool_], mode: str, limit: int) -> None:
-        self._mode, self._limit = mode, limit
-        first = {game: index for index, game in reversed(list(enumerate(games))) if begins[index]}
-        self._index = dict(sorted(first.items())) if limit > 0 else {}
-        self._shots: dict[str, list[tuple[NDArray[np.uint8], int, float]]] = {game: [] for game in self._index}
-        self._rolling = set(self._index)
-
-    def shoot(self, frames: NDArray[np.uint8], actions: NDArray[np.int64], rewards: NDArray[np.float32]) -> None:
-        """Keeps one decision of the games still being filmed."""
-        for game in tuple(self._rolling):
-            i = self._index[game]
-            self._shots[game].append((frames[i].copy(), int(actions[i]), float(rewards[i])))
-            if len(self._shots[game]) >= self._limit:
-                self._rolling.discard(game)
-
-    def cut(self, ended: NDArray[np.bool_]) -> None:
-        """Stops filming the environments (N,) whose episode ended."""
-        self._rolling = {game for game in self._rolling if not ended[self._index[game]]}
-
-    def films(self) -> tuple[Film, ...]:
-        """What was collected, games in alphabetical order."""
-        return tuple(
-            Film(
-                game,
-                self._mode,
-                np.stack([frame for frame, _, _ in shots]),
-                np.array([action for _, action, _ in shots], np.int64),
-                np.array([reward for _, _, reward in shots], np.float32),
-            )
-            for game, shots in self._shots.items()
-            if shots
-        )
