@@ -14,19 +14,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jowa import __version__
 from jowa.cli import run
-from jowa.data.sequences import SequenceDataset
-from jowa.data.split import Split
-from jowa.data.store import EpisodeStore, has_episodes
 from jowa.envs.environments import check_playable, identity
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
@@ -35,8 +29,8 @@ from jowa.evaluation.curves import read_curves
 from jowa.evaluation.discounts import discounts
 from jowa.evaluation.filming import Footage, Shoot, shoot
 from jowa.evaluation.folder import opened
-from jowa.evaluation.held_out import HeldOut, look_at
-from jowa.evaluation.ledger import Ledger, close_ledger, read_ledger
+from jowa.evaluation.held_out import HeldOut
+from jowa.evaluation.measured_play import Wanted, play_wanted, unseen_games
 from jowa.evaluation.modes import (
     NO_PLANNING,
     PLANNING,
@@ -45,13 +39,11 @@ from jowa.evaluation.modes import (
     Rules,
     planner_settings,
     planners_of,
-    play_shared,
 )
 from jowa.evaluation.q_calibration import own_play
+from jowa.evaluation.recorded import data_scores, held_out_evidence, open_recorded
 from jowa.evaluation.report import Exhibits, write_report
 from jowa.evaluation.results import (
-    DataScore,
-    ModeResult,
     Results,
     installed_versions,
     score_mode,
@@ -62,18 +54,18 @@ from jowa.evaluation.score_files import write_tables
 from jowa.evaluation.scoreboard import board_of
 from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
 from jowa.evaluation.table import score_table
-from jowa.games import check_game, reference
-from jowa.models.agent_files import Agent, weights_hash
+from jowa.evaluation.tuning import Tuning, read_tuning
+from jowa.games import ReferenceScores, check_game, reference
+from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
 from jowa.planning.strips import dream_strips
 from jowa.planning.tree_dream import TreeDream
 from jowa.training.distribution import Distribution, distributed
 from jowa.training.metrics import FILE as METRICS
-from jowa.training.new_game import trained_games
 from jowa.training.pictures import FOLDER as PICTURES
 from jowa.training.session import use_threads
-from jowa.training.starting_point import open_agent
+from jowa.training.starting_point import StartingPoint, open_agent
 
 
 @dataclass(frozen=True)
@@ -86,6 +78,7 @@ class EvaluateConfig:
     depend on it. execution: how imagination is computed. data: the episode store to compare with and to take held-out
     sequences from, that of the training run if null.
     world_model_sequences: held-out sequences measured, 0 for none. film_agent_steps: agent steps of each game's film.
+    tuned: what jowa.tune left: its folder; context, width and horizon of each game are taken from there.
     baselines: published algorithms to compare with, null for a few, [] for none. out: where to write,
     <run>/evaluations/NNN if null. anew: begin another one, though the same was interrupted.
     """
@@ -98,6 +91,7 @@ class EvaluateConfig:
     seed: int = 0
     modes: list[str] = field(default_factory=lambda: [RANDOM, NO_PLANNING, PLANNING])
     planner: PlannerConfig = field(default_factory=PlannerConfig)
+    tuned: str | None = None
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
@@ -140,10 +134,11 @@ def main(config: EvaluateConfig) -> None:
     # Not before the agent is there: which games there are beside Atari's is in its description.
     games = tuple(map(check_game, config.games or agent.description["games"]))
     check_playable(games, config.protocol)
-    planners = {mode: planners_of(mode, config.planner, agent, games) for mode in config.modes}
-    store = open_store(config, agent, games)
+    tuning = read_tuning(Path(config.tuned)) if config.tuned is not None else None
+    wanted = what_is_wanted(config, agent, games, tuning)
+    store = open_recorded(config.data, agent, games)
     with distributed(config.device, "device") as distribution, contextlib.ExitStack() as held:
-        settings = what_decides(config, agent, games, planners)
+        settings = wanted.what_decides(agent)
         folder = distribution.from_main(
             lambda: held.enter_context(opened(start.folder / "evaluations", config.out, settings, config.anew))
         )
@@ -152,150 +147,86 @@ def main(config: EvaluateConfig) -> None:
         agent.tokenizer.to(distribution.device)
         agent.model.to(distribution.device)
         started = time.perf_counter()
-        with going_on(folder, distribution):
-            modes = evaluate_modes(config, agent, games, planners, folder, distribution)
+        rollouts = play_wanted(agent, wanted, folder, distribution)
         if not distribution.is_main:
             return
         gammas = discounts(start.folder, config.planner, games)
-        held_out = held_out_evidence(config, agent, store, gammas)
-        footage = film(config, agent, games, planners, distribution)
-        identities = {game: identity(game, config.protocol) for game in games}
+        held_out = held_out_evidence(agent, store, config.world_model_sequences, config.bootstrap, gammas)
+        footage = film(config, agent, wanted.planners, distribution)
         results = Results(
-            created=datetime.now().astimezone().isoformat(timespec="seconds"),
-            command=" ".join(["python -m jowa.evaluate", *sys.argv[1:]]),
-            checkpoint=str(start.checkpoint),
-            weights=settings["weights"],
-            model=agent.description["model"],
-            protocol=asdict(config.protocol),
-            config=asdict(config),
-            seed=config.seed,
-            bootstrap=config.bootstrap,
-            modes=tuple(modes),
+            **conditions(config, start, games, tuning, settings["weights"]),
+            modes=tuple(
+                score_mode(mode, planner_settings(wanted.planners[mode]), rollout, references(games), config.bootstrap)
+                for mode, rollout in rollouts.items()
+            ),
             data=data_scores(store),
-            references={game: reference(game) for game in games},
             world_model=held_out.world_model,
-            roms={game: played["rom_md5"] for game, played in identities.items() if "rom_md5" in played},
-            environments={game: played for game, played in identities.items() if "environment" in played},
-            versions=installed_versions(),
-            wall_seconds=time.perf_counter() - started,
-            held_out=agent.description["holdout"] is not None,
-            unseen_games=unseen_games(agent, games),
             diagnostics=held_out.diagnostics,
             q_calibration=(*own_play(footage.mode, footage.decisions, gammas), *held_out.q_calibration),
+            wall_seconds=time.perf_counter() - started,
         )
         results = with_comparisons(results, config.baselines)
-        for leftover in (folder / "report.html", folder / "results.json"):
-            leftover.unlink(missing_ok=True)  # of this evaluation, interrupted before it was finished
-        write_report(folder / "report.html", results, exhibits(agent, start.folder, footage, held_out))
-        write_tables(folder, board_of(results), f"{results.name}: scores")
-        write_results(folder / "results.json", results)
+        write(folder, results, exhibits(agent, start.folder, footage, held_out))
     print(score_table(results))
     print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
     print(f"Tables: {folder / 'scores.csv'}, scores.md and scores.tex")
 
 
-def what_decides(
-    config: EvaluateConfig, agent: Agent, games: Sequence[str], planners: Mapping[str, Planners]
+def what_is_wanted(config: EvaluateConfig, agent: Agent, games: tuple[str, ...], tuning: Tuning | None) -> Wanted:
+    """Which episodes are played, by which planners. Raises UserError for settings that can't work."""
+    planners: dict[str, Planners] = {mode: planners_of(mode, config.planner, agent, games) for mode in config.modes}
+    seeds = episode_seeds(config.seed, games, config.episodes)
+    if tuning is not None:
+        if PLANNING not in config.modes:
+            raise UserError(f"tuned={config.tuned} is for play with planning: add '{PLANNING}' to modes.")
+        planners[PLANNING] = tuning.applied_to(planners[PLANNING], seeds, agent.model.config.blocks)
+    return Wanted(planners, seeds, Rules(config.protocol, config.environments, config.execution))
+
+
+def conditions(
+    config: EvaluateConfig, start: StartingPoint, games: tuple[str, ...], tuning: Tuning | None, weights: str
 ) -> dict[str, Any]:
-    """All that the episodes depend on: by it an interrupted evaluation is known again."""
+    """The part of the results that was known before anything was played."""
+    identities = {game: identity(game, config.protocol) for game in games}
     return {
-        "jowa": __version__,
-        "weights": weights_hash(agent),
-        "games": list(games),
-        "modes": list(config.modes),
-        "episodes": config.episodes,
-        "seed": config.seed,
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": " ".join(["python -m jowa.evaluate", *sys.argv[1:]]),
+        "checkpoint": str(start.checkpoint),
+        "weights": weights,
+        "model": start.agent.description["model"],
         "protocol": asdict(config.protocol),
-        "precision": config.execution.precision,
-        "planners": {mode: {game: asdict(one) for game, one in own.items()} for mode, own in planners.items()},
-        "roms": {game: identity(game, config.protocol) for game in games},
+        "config": asdict(config),
+        "seed": config.seed,
+        "bootstrap": config.bootstrap,
+        "references": references(games),
+        "roms": {game: played["rom_md5"] for game, played in identities.items() if "rom_md5" in played},
+        "environments": {game: played for game, played in identities.items() if "environment" in played},
+        "versions": installed_versions(),
+        "held_out": start.agent.description["holdout"] is not None,
+        "unseen_games": unseen_games(start.agent, games),
+        "tuning": tuning.facts(weights, config.protocol) if tuning is not None else {},
     }
 
 
-@contextlib.contextmanager
-def going_on(folder: Path, distribution: Distribution) -> Iterator[None]:
-    """Says on Ctrl-C that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if distribution.is_main:
-            kept = len(read_ledger(folder))
-            print(f"\n{kept} finished episodes are kept in {folder}; the same command goes on.", file=sys.stderr)
-        raise
+def references(games: Sequence[str]) -> dict[str, ReferenceScores]:
+    return {game: reference(game) for game in games}
 
 
-def evaluate_modes(
-    config: EvaluateConfig,
-    agent: Agent,
-    games: tuple[str, ...],
-    planners: Mapping[str, Planners],
-    folder: Path,
-    distribution: Distribution,
-) -> list[ModeResult]:
-    """Play every mode's episodes that the folder's ledger doesn't have yet; all processes get all results."""
-    references = {game: reference(game) for game in games}
-    rules = Rules(config.protocol, config.environments, config.execution)
-    seeds = episode_seeds(config.seed, games, config.episodes)
-    kept = distribution.from_main(lambda: read_ledger(folder))
-    if kept and distribution.is_main:
-        print(f"Going on in {folder}: {len(kept)} episodes are there already.", file=sys.stderr)
-    ledger = Ledger(folder, distribution.rank)
-    results = []
-    for mode in config.modes:
-        rollout = play_shared(mode, agent, seeds, planners[mode], rules, distribution, kept, ledger)
-        results.append(score_mode(mode, planner_settings(planners[mode]), rollout, references, config.bootstrap))
-    keys = [(mode, game, seed) for mode in config.modes for game, wanted in seeds.items() for seed in wanted]
-    distribution.on_main(lambda: close_ledger(folder, keys))
-    return results
-
-
-def open_store(config: EvaluateConfig, agent: Agent, games: tuple[str, ...]) -> EpisodeStore | None:
-    """The recorded data of the games played, as far as they are there; without them the report does without.
-
-    Raises UserError when `data` names a folder that has none of them, or when data are damaged.
-    """
-    recorded = config.data or agent.description["data"]
-    if recorded is None:
-        return None
-    path = Path(recorded)
-    found = [game for game in games if has_episodes(path, game)]
-    if not found and config.data is not None:
-        raise UserError(f"data={config.data} holds no episodes of {', '.join(games)}: set data to another folder.")
-    return EpisodeStore(path, found) if found else None
-
-
-def data_scores(store: EpisodeStore | None) -> dict[str, DataScore]:
-    if store is None:
-        return {}
-    tables = {game: store.tables[game].returns for game in store.games}
-    return {game: DataScore(len(r), float(np.mean(r)), float(np.max(r))) for game, r in tables.items()}
-
-
-def held_out_evidence(
-    config: EvaluateConfig, agent: Agent, store: EpisodeStore | None, gammas: Mapping[str, float]
-) -> HeldOut:
-    """What the agent knows of held-out episodes; nothing where there are none."""
-    holdout = agent.description["holdout"]
-    if store is None or config.world_model_sequences < 1 or holdout == 0:
-        return HeldOut()
-    # Of a published agent nobody knows what it was trained on; the results say so.
-    split: Split = "all" if holdout is None else "held_out"
-    length = agent.model.config.blocks
-    data = SequenceDataset(store, split=split, holdout=holdout or 0.0, length=length, stride=length)
-    if not len(data):
-        return HeldOut()
-    return look_at(data, agent, config.world_model_sequences, config.bootstrap, gammas)
+def write(folder: Path, results: Results, shown: Exhibits) -> None:
+    """Everything into the folder; results.json comes last and says that all is there."""
+    for leftover in ("report.html", "scores.csv", "scores.md", "scores.tex"):
+        (folder / leftover).unlink(missing_ok=True)  # of this evaluation, interrupted before it was finished
+    write_report(folder / "report.html", results, shown)
+    write_tables(folder, board_of(results), f"{results.name}: scores")
+    write_results(folder / "results.json", results)
 
 
 def film(
-    config: EvaluateConfig,
-    agent: Agent,
-    games: tuple[str, ...],
-    planners: Mapping[str, Planners],
-    distribution: Distribution,
+    config: EvaluateConfig, agent: Agent, planners: Mapping[str, Planners], distribution: Distribution
 ) -> Footage:
     """Films of the agent's best way of playing."""
     mode = max(config.modes, key=(RANDOM, NO_PLANNING, PLANNING).index)
+    games = tuple(config.games or agent.description["games"])
     rules = Shoot(mode, config.protocol, config.seed, config.film_agent_steps, config.execution)
     return shoot(agent, planners[mode], games, rules, distribution.device)
 
@@ -309,12 +240,6 @@ def exhibits(agent: Agent, run_folder: Path, footage: Footage, held_out: HeldOut
         strips=dream_strips(agent.tokenizer, TreeDream(agent.model), batch) if batch is not None else (),
         pictures=sorted((run_folder / PICTURES).glob("*.png"))[-1:],
     )
-
-
-def unseen_games(agent: Agent, games: Sequence[str]) -> tuple[str, ...]:
-    """The games that the agent was never trained on, as far as it is known what it was trained on."""
-    trained = trained_games(agent)
-    return tuple(game for game in games if trained and game not in trained)
 
 
 if __name__ == "__main__":

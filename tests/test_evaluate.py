@@ -65,6 +65,7 @@ def test_results_hold_what_is_promised(first: Path, run: Path, tiny_data: Path) 
         "created", "command", "checkpoint", "model", "protocol", "config", "seed", "bootstrap", "modes", "data",
         "references", "world_model", "roms", "versions", "wall_seconds", "held_out", "environments",
         "warnings", "weights", "unseen_games", "baselines", "improvements", "diagnostics", "q_calibration",
+        "tuning",
     }  # fmt: skip
     assert Path(results["checkpoint"]).resolve() == (run / "checkpoints" / "stage2-00000004").resolve()
     assert results["command"] == " ".join(["python -m jowa.evaluate", "ckpt=link", *SMALL])

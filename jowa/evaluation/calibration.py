@@ -110,4 +110,5 @@ def wilson(count: int, trials: int) -> tuple[float, float]:
     share, spread = count / trials, _Z**2 / trials
     middle = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must not push the share itself out of its interval.
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))

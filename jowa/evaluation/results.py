@@ -81,6 +81,8 @@ class Results:
     `diagnostics` take the world model apart on the same episodes, None without any; `q_calibration` compares Q with
     what followed, in the play that was filmed and in recorded episodes.
 
+    `tuning` says on which episodes the planner's settings were chosen; it is empty when they were given.
+
     `created` is an ISO time; `seed` that of each game's first episode; `wall_seconds` the whole evaluation's duration.
     """
 
@@ -107,6 +109,7 @@ class Results:
     improvements: tuple[Improvement, ...] = ()
     diagnostics: Diagnostics | None = None
     q_calibration: tuple[QCalibration, ...] = ()
+    tuning: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
