@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig
+from jowa.evaluation.episode import Episode
 from jowa.evaluation.noise import random_legal_actions, uniform
+from jowa.evaluation.play_progress import _parts
 from jowa.evaluation.player import RandomPlayer
 from jowa.evaluation.rollout import Turn, episode_seeds, play
 
@@ -172,3 +174,20 @@ def test_real_games_side_by_side_repeat_exactly():
     assert all(
         one.agent_steps <= 100 and one.truncated == (one.agent_steps == 100) for one in results[0].episodes
     )
+
+
+def test_the_bar_foretells_by_the_lengths_of_each_games_own_episodes():
+    done = [Episode("Pong", 0, "m", 0.0, 100, True, False), Episode("Pong", 1, "m", 0.0, 300, True, False)]
+    assert _parts([], [("Pong", 50)]) == 0
+    assert _parts(done, [("Pong", 50), ("Pong", 900)]) == pytest.approx(0.25 + 0.95)
+    assert _parts(done, [("Boxing", 50), ("Boxing", 900)]) == pytest.approx(0.25 + 0.5)
+
+
+def test_the_bar_says_how_much_is_left(monkeypatch, capsys):
+    monkeypatch.setattr("jowa.evaluation.play_progress._SECONDS", 0.0)
+    play(FakeEnvironments(["Pong"]), Constant(0), {"Pong": [0, 1, 2]}, mode="planning")
+    shown = capsys.readouterr().err
+    assert "planning, 1 of 3 episodes" in shown and "decisions/s" in shown and "left" in shown
+    assert "100%" in shown.split("\r")[-1] and "planning, 3 episodes" in shown
+    play(FakeEnvironments(["Pong"]), Constant(0), {"Pong": [0]}, mode="planning", progress=False)
+    assert capsys.readouterr().err == ""

@@ -91,6 +91,10 @@ class _Seats:
         self.returns[self.begins] = 0.0
         return self.begins
 
+    def running(self) -> list[tuple[str, int]]:
+        """Game and agent steps so far of what is being played."""
+        return [(self.games[i], int(self.steps[i])) for i in np.flatnonzero(self.playing)]
+
     def turn(self, frames: NDArray[np.uint8]) -> Turn:
         return Turn(frames, self.begins.copy(), self.playing.copy(), self.seeds.copy(), self.steps.copy())
 
@@ -163,7 +167,7 @@ def play(
                 frames = environments.reset(seats.begins, seats.seeds.tolist())
             elif not ended:
                 seats.begins[:] = False
-            bar.show(finished.values(), seats.steps[seats.playing], decisions)
+            bar.show(finished.values(), seats.running(), decisions)
     ordered = tuple(finished[game, seed] for game, wanted in seeds.items() for seed in wanted)
     return Rollout(ordered, decisions, time.perf_counter() - started)
 
