@@ -95,9 +95,7 @@ def test_contexts_equal_plain_histories(count, capacity, episodes, probability):
         Watched(),
         {"Pong": range(episodes)},
         mode="test",
-        random_action_probability=probability,
-        progress=False,
-    )
+        random_action_probability=probability)
     assert tokenizer.encoded == rollout.decisions, "each screen is encoded once"
     for (rows, expected), context in zip(seen, planner.contexts, strict=True):
         assert context.tasks.tolist() == rows and len(context.codes) == len(rows)
@@ -114,7 +112,7 @@ def test_environments_that_idle_are_neither_encoded_nor_planned_for():
     legal = environments.legal.copy()
     legal[0, 5] = False
     player = Player(tokenizer, None, planner, 4, environments.tasks, legal)
-    play(environments, player, {"Pong": [0], "Boxing": [4]}, mode="test", progress=False)
+    play(environments, player, {"Pong": [0], "Boxing": [4]}, mode="test")
     assert [len(context.tasks) for context in planner.contexts] == [2, 2, 2, 1, 1, 1, 1]
     assert planner.contexts[-1].tasks.tolist() == [1] and bool(planner.legal[-1].all())
     assert not bool(planner.legal[0][0, 5])
@@ -157,7 +155,7 @@ def test_the_real_model_plays_legally_and_the_same_alone_or_beside_others(name):
         player = Player(
             tokenizer, TreeDream(model), make_planner(config), config.context, environments.tasks, legal[rows]
         )
-        play(environments, player, seeds, mode="test", progress=False)
+        play(environments, player, seeds, mode="test")
         return environments.played
 
     together = played([0, 1], {"Pong": [4], "Boxing": [4]})

@@ -99,7 +99,7 @@ def test_without_chance_it_plays_as_in_an_evaluation(smoke_run: Path, tmp_path: 
     agent, cpu = open_agent(str(smoke_run)).agent, choose_device("cpu", "device")
     player = agent_player(agent, planner, ExecutionConfig(), environments, cpu)
     watched = Watched(player)
-    rollout = play(environments, watched, {"Breakout": seeds}, mode="test", progress=False)
+    rollout = play(environments, watched, {"Breakout": seeds}, mode="test")
     assert len(seeds) == 1 and rollout.episodes[0].agent_steps == len(actions) == 20
     assert same([np.array(watched.frames), np.array(watched.actions)], [frames, actions])
     assert rollout.episodes[0].episode_return == rewards.sum()

@@ -12,7 +12,7 @@ from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig
 from jowa.evaluation.episode import Episode
 from jowa.evaluation.noise import random_legal_actions, uniform
-from jowa.evaluation.play_progress import _parts
+from jowa.evaluation.play_progress import PlayProgress
 from jowa.evaluation.player import RandomPlayer
 from jowa.evaluation.rollout import Turn, episode_seeds, play
 
@@ -39,7 +39,7 @@ def test_every_seed_is_played_once_to_its_end(pongs, boxings, pong_episodes, box
     environments = FakeEnvironments(["Pong"] * pongs + ["Boxing"] * boxings)
     seeds = {"Pong": list(range(pong_episodes)), "Boxing": list(range(7, 7 + boxing_episodes))}
     policy = Constant(1)
-    rollout = play(environments, policy, seeds, mode="test", progress=False)
+    rollout = play(environments, policy, seeds, mode="test")
     asked = [(game, seed) for game, wanted in seeds.items() for seed in wanted]
     assert [(episode.game, episode.seed) for episode in rollout.episodes] == asked
     for episode in rollout.episodes:
@@ -52,7 +52,7 @@ def test_every_seed_is_played_once_to_its_end(pongs, boxings, pong_episodes, box
 
 def test_a_policy_sees_the_present_screen_of_its_episode():
     policy = Constant(0)
-    play(FakeEnvironments(["Pong", "Pong"]), policy, {"Pong": [3, 0, 5]}, mode="test", progress=False)
+    play(FakeEnvironments(["Pong", "Pong"]), policy, {"Pong": [3, 0, 5]}, mode="test")
     for turn in policy.turns:
         shown = turn.frames[:, 0, :3]
         assert (shown[turn.playing, 0] == turn.steps[turn.playing]).all()
@@ -61,7 +61,7 @@ def test_a_policy_sees_the_present_screen_of_its_episode():
 
 
 def test_episodes_at_the_cap_are_truncated():
-    rollout = play(FakeEnvironments(["Pong"], cap=4), Constant(0), {"Pong": [0, 4]}, mode="test", progress=False)
+    rollout = play(FakeEnvironments(["Pong"], cap=4), Constant(0), {"Pong": [0, 4]}, mode="test")
     assert [(one.agent_steps, one.terminated, one.truncated) for one in rollout.episodes] == [
         (3, True, False),
         (4, False, True),
@@ -72,7 +72,7 @@ def test_chance_replaces_the_stated_share_by_legal_actions_and_tells_the_policy(
     legal = np.zeros((40, 18), bool)
     legal[:, [0, 3, 4]] = True
     environments, policy = FakeEnvironments(["Pong"] * 40, legal), Constant(3)
-    play(environments, policy, {"Pong": range(2000)}, mode="test", random_action_probability=0.3, progress=False)
+    play(environments, policy, {"Pong": range(2000)}, mode="test", random_action_probability=0.3)
     played = np.concatenate(
         [actions[turn.playing] for actions, turn in zip(policy.recorded, policy.turns, strict=True)]
     )
@@ -88,8 +88,7 @@ def test_an_episode_depends_on_its_seed_and_not_on_who_plays_beside_it(probabili
         environments = FakeEnvironments(["Pong"] * count)
         rollout = play(
             environments, RandomPlayer(environments.legal), {"Pong": seeds}, mode="test",
-            random_action_probability=probability, progress=False,
-        )  # fmt: skip
+            random_action_probability=probability)  # fmt: skip
         return {episode.seed: episode for episode in rollout.episodes}
 
     alone, beside = episodes(1, [4, 2, 9]), episodes(3, [9, 1, 2, 4])
@@ -105,9 +104,8 @@ def test_the_batch_stays_full_until_no_episode_waits(at_once, pongs, boxings):
     games = [game for game, wanted in seeds.items() for _ in range(min(at_once, len(wanted)))] or ["Pong"]
     policy, kept = Constant(1), []
     rollout = play(
-        FakeEnvironments(games), policy, seeds, mode="test", at_once=at_once, keep=kept.append, progress=False
-    )
-    everything = play(FakeEnvironments(["Pong", "Boxing"] * 9), Constant(1), seeds, mode="test", progress=False)
+        FakeEnvironments(games), policy, seeds, mode="test", at_once=at_once, keep=kept.append)
+    everything = play(FakeEnvironments(["Pong", "Boxing"] * 9), Constant(1), seeds, mode="test")
     assert rollout.episodes == everything.episodes
     assert sorted(kept, key=str) == sorted(rollout.episodes, key=str) and len(kept) == pongs + boxings
     waiting = pongs + boxings
@@ -120,16 +118,15 @@ def test_an_episode_is_kept_the_moment_it_ends():
     policy, decisions_then = Constant(0), []
     play(
         FakeEnvironments(["Pong"]), policy, {"Pong": [0, 4]}, mode="test",
-        keep=lambda episode: decisions_then.append((episode.seed, len(policy.turns))), progress=False,
-    )  # fmt: skip
+        keep=lambda episode: decisions_then.append((episode.seed, len(policy.turns))))  # fmt: skip
     assert decisions_then == [(0, 3), (4, 3 + 7)]
 
 
 def test_seeds_without_an_environment_or_given_twice_are_refused():
     with pytest.raises(ValueError, match="no environment plays Boxing"):
-        play(FakeEnvironments(["Pong"]), Constant(0), {"Boxing": [0]}, mode="test", progress=False)
+        play(FakeEnvironments(["Pong"]), Constant(0), {"Boxing": [0]}, mode="test")
     with pytest.raises(ValueError, match="twice"):
-        play(FakeEnvironments(["Pong"]), Constant(0), {"Pong": [1, 1]}, mode="test", progress=False)
+        play(FakeEnvironments(["Pong"]), Constant(0), {"Pong": [1, 1]}, mode="test")
 
 
 def test_seeds_are_the_same_for_every_game():
@@ -166,7 +163,7 @@ def test_real_games_side_by_side_repeat_exactly():
         games = ["Pong"] * count + ["Breakout"] * count
         environments = AtariEnvironments(games, protocol, list(range(len(games))))
         seeds = episode_seeds(0, ["Pong", "Breakout"], 2)
-        rollout = play(environments, RandomPlayer(environments.legal), seeds, mode="random", progress=False)
+        rollout = play(environments, RandomPlayer(environments.legal), seeds, mode="random")
         environments.close()
         results.append(rollout)
     assert results[0].episodes == results[1].episodes
@@ -178,16 +175,18 @@ def test_real_games_side_by_side_repeat_exactly():
 
 def test_the_bar_foretells_by_the_lengths_of_each_games_own_episodes():
     done = [Episode("Pong", 0, "m", 0.0, 100, True, False), Episode("Pong", 1, "m", 0.0, 300, True, False)]
-    assert _parts([], [("Pong", 50)]) == 0
-    assert _parts(done, [("Pong", 50), ("Pong", 900)]) == pytest.approx(0.25 + 0.95)
-    assert _parts(done, [("Boxing", 50), ("Boxing", 900)]) == pytest.approx(0.25 + 0.5)
+    bar = PlayProgress("planning", 4, cap=1000, known=done[:1], shown=False)
+    assert bar.done([("Pong", 50), ("Pong", 900)]) == (pytest.approx(0.5 + 0.95), True)
+    assert bar.done([("Boxing", 50), ("Pong", 50)]) == (pytest.approx(0.05 + 0.5), False)
+    bar.show(done[1:], [], 7)
+    assert bar.done([("Pong", 50)]) == (pytest.approx(1 + 0.25), True)
 
 
 def test_the_bar_says_how_much_is_left(monkeypatch, capsys):
     monkeypatch.setattr("jowa.evaluation.play_progress._SECONDS", 0.0)
-    play(FakeEnvironments(["Pong"]), Constant(0), {"Pong": [0, 1, 2]}, mode="planning")
-    shown = capsys.readouterr().err
-    assert "planning, 1 of 3 episodes" in shown and "decisions/s" in shown and "left" in shown
-    assert "100%" in shown.split("\r")[-1] and "planning, 3 episodes" in shown
-    play(FakeEnvironments(["Pong"]), Constant(0), {"Pong": [0]}, mode="planning", progress=False)
-    assert capsys.readouterr().err == ""
+    with PlayProgress("planning", 3, cap=50) as bar:
+        play(FakeEnvironments(["Pong"]), Constant(0), {"Pong": [0, 1, 2]}, mode="planning", bar=bar)
+    shown = capsys.readouterr().err.split("\r")
+    assert any("planning, 0 of 3 episodes" in one and "at most" in one for one in shown)
+    assert any("planning, 1 of 3 episodes" in one and "left" in one and "at most" not in one for one in shown)
+    assert "100%" in shown[-1] and "planning, 3 episodes" in shown[-1] and any("decisions/s" in one for one in shown)

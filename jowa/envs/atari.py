@@ -64,9 +64,12 @@ class AtariEnvironments:
         self.tasks = np.array([task_id(game) for game in self.games], dtype=np.int64)
         self.legal = np.stack([legal_mask(game) for game in self.games])
         self._protocol = protocol
+        for game in set(self.games):
+            rom_path(game, protocol.rom_dir)
         self._members = {game: _indices(self.games, game) for game in dict.fromkeys(self.games)}
-        self._vectors = {game: _open_vector(game, len(own), protocol) for game, own in self._members.items()}
-        self._codes = {game: _action_codes(vector) for game, vector in self._vectors.items()}
+        # Emulators take memory and time to open, so there are those of games that are being played.
+        self._vectors: dict[str, ale_py.ALEVectorInterface] = {}
+        self._codes: dict[str, NDArray[np.int64]] = {}
         self._seeds = [int(seed) for seed in seeds]
         self._episodes = np.full(self.num_envs, -1, dtype=np.int64)
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
@@ -79,7 +82,7 @@ class AtariEnvironments:
         """Begin a new episode where `mask` (N,) is True (None: everywhere); the other environments stay as they are.
 
         Args:
-            mask: (N,) bool. The very first call resets all.
+            mask: (N,) bool. Environments that were never reset ignore all actions, and show black.
             seeds: N new seeds, used where `mask` is True; their episodes are numbered from 0 again.
 
         Returns:
@@ -88,7 +91,7 @@ class AtariEnvironments:
         chosen = np.ones(self.num_envs, dtype=np.bool_) if mask is None else np.asarray(mask, dtype=np.bool_)
         if chosen.shape != (self.num_envs,) or (seeds is not None and len(seeds) != self.num_envs):
             raise ValueError(f"mask and seeds need one entry for each of the {self.num_envs} environments")
-        chosen = chosen | (self._episodes < 0)
+        self._open(chosen)
         for index in np.flatnonzero(chosen):
             if seeds is not None:
                 self._seeds[index], self._episodes[index] = int(seeds[int(index)]), -1
@@ -103,6 +106,20 @@ class AtariEnvironments:
         self._steps[chosen] = 0
         self._playing[chosen] = True
         return self._frames.copy()
+
+    def _open(self, chosen: NDArray[np.bool_]) -> None:
+        """Open the emulators of games that begin, in place of games of which nothing is being played any more."""
+        wanted = {game for game, own in self._members.items() if chosen[own].any()}
+        if wanted <= set(self._vectors):
+            return
+        for game in set(self._vectors) - wanted:
+            if not self._playing[self._members[game]].any():
+                del self._vectors[game]
+        for game in [game for game in self._members if game in wanted and game not in self._vectors]:
+            count = len(self._members[game])
+            vector = _open_vector(game, count, self._protocol)
+            vector.reset(np.arange(count), np.zeros(count, np.int64))
+            self._vectors[game], self._codes[game] = vector, _action_codes(vector)
 
     def step(self, actions: NDArray[np.integer]) -> StepResult:
         """One agent step everywhere; environments whose episode has ended ignore it (reward 0, same frame).

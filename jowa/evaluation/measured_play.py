@@ -11,7 +11,7 @@ from typing import Any
 
 from jowa import __version__
 from jowa.envs.environments import identity
-from jowa.evaluation.ledger import Ledger, close_ledger, read_ledger
+from jowa.evaluation.ledger import Ledger, close_ledger, key_of, read_ledger
 from jowa.evaluation.modes import Planners, Rules, Seeds, play_shared
 from jowa.evaluation.rollout import Rollout
 from jowa.models.agent_files import Agent, weights_hash
@@ -52,10 +52,10 @@ def play_wanted(agent: Agent, wanted: Wanted, folder: Path, distribution: Distri
         print(f"Going on in {folder}: {len(kept)} episodes are there already.", file=sys.stderr)
     ledger = Ledger(folder, distribution.rank)
     with _told_what_is_kept(folder, distribution):
-        rollouts = {
-            mode: play_shared(mode, agent, wanted.seeds, planners, wanted.rules, distribution, kept, ledger)
-            for mode, planners in wanted.planners.items()
-        }
+        rollouts = {}
+        for mode, planners in wanted.planners.items():
+            rollouts[mode] = play_shared(mode, agent, wanted.seeds, planners, wanted.rules, distribution, kept, ledger)
+            kept = kept | {key_of(episode): episode for episode in rollouts[mode].episodes}
     keys = [(mode, game, seed) for mode in wanted.planners for game, own in wanted.seeds.items() for seed in own]
     distribution.on_main(lambda: close_ledger(folder, keys))
     return rollouts

@@ -12,6 +12,7 @@ from jowa.envs.environments import make_environments
 from jowa.envs.protocol import ProtocolConfig
 from jowa.evaluation.episode import Episode
 from jowa.evaluation.ledger import Key, Ledger
+from jowa.evaluation.play_progress import PlayProgress
 from jowa.evaluation.player import RandomPlayer, agent_player
 from jowa.evaluation.rollout import Policy, Rollout, play
 from jowa.models.agent_files import Agent
@@ -62,19 +63,21 @@ def planner_settings(planners: Planners) -> dict[str, Any]:
 
 def play_mode(
     mode: str, agent: Agent, seeds: Seeds, planners: Planners, rules: Rules, device: torch.device,
-    keep: Callable[[Episode], None] = lambda episode: None, progress: bool = True,
+    keep: Callable[[Episode], None] = lambda episode: None, known: Iterable[Episode] = (), progress: bool = True,
 ) -> Rollout:  # fmt: skip
     """The episodes `seeds` of one way of playing; games whose planners are set alike share their batches.
 
-    `keep` is given each episode as soon as it has ended.
+    `keep` is given each episode as soon as it has ended; `known` ones were played before, for the progress bar.
     """
     groups: dict[PlannerConfig | None, dict[str, Sequence[int]]] = {}
     for game, wanted in seeds.items():
         if wanted:
             groups.setdefault(planners.get(game), {})[game] = wanted
-    rollouts = [
-        _play_alike(mode, agent, group, planner, rules, device, keep, progress) for planner, group in groups.items()
-    ]
+    episodes, cap = sum(map(len, seeds.values())), rules.protocol.max_episode_steps
+    with PlayProgress(mode, episodes, cap, known, progress) as bar:
+        rollouts = [
+            _play_alike(mode, agent, group, planner, rules, device, keep, bar) for planner, group in groups.items()
+        ]
     return merge(rollouts, seeds, seconds=sum(rollout.seconds for rollout in rollouts))
 
 
@@ -106,7 +109,7 @@ def play_shared(
     missing = {game: [seed for seed in wanted if (mode, game, seed) not in kept] for game, wanted in seeds.items()}
     mine = share(missing, distribution.rank, distribution.ranks)
     rollout = play_mode(
-        mode, agent, mine, planners, rules, distribution.device, ledger.keep, progress=distribution.is_main
+        mode, agent, mine, planners, rules, distribution.device, ledger.keep, kept.values(), distribution.is_main
     )
     gathered = distribution.gather(rollout)
     before = [episode for key, episode in kept.items() if key[0] == mode]
@@ -115,7 +118,7 @@ def play_shared(
 
 def _play_alike(
     mode: str, agent: Agent, seeds: Seeds, planner: PlannerConfig | None, rules: Rules, device: torch.device,
-    keep: Callable[[Episode], None], progress: bool,
+    keep: Callable[[Episode], None], bar: PlayProgress,
 ) -> Rollout:  # fmt: skip
     """Some games' episodes under one planner, or by chance."""
     rows = [game for game, wanted in seeds.items() for _ in range(min(rules.environments, len(wanted)))]
@@ -132,7 +135,7 @@ def _play_alike(
             at_once=rules.environments,
             random_action_probability=rules.protocol.random_action_probability,
             keep=keep,
-            progress=progress,
+            bar=bar,
         )
     finally:
         environments.close()

@@ -133,7 +133,7 @@ def play(
     at_once: int | None = None,
     random_action_probability: float = 0.0,
     keep: Callable[[Episode], None] = lambda episode: None,
-    progress: bool = True,
+    bar: PlayProgress | None = None,
 ) -> Rollout:
     """Plays one episode for every seed of every game, each to its end.
 
@@ -148,26 +148,26 @@ def play(
     _check(environments.games, seeds)
     seats = _Seats(environments.games, seeds, environments.num_envs if at_once is None else at_once)
     seats.fill()
-    frames = environments.reset(None, seats.seeds.tolist())
+    frames = environments.reset(seats.begins, seats.seeds.tolist())
     finished: dict[tuple[str, int], Episode] = {}
     decisions, started = 0, time.perf_counter()
-    with PlayProgress(mode, sum(map(len, seeds.values())), progress) as bar:
-        while seats.playing.any():
-            turn = seats.turn(frames)
-            actions = with_chance(policy.act(turn), turn, environments.legal, random_action_probability)
-            policy.record(actions)
-            result = environments.step(actions)
-            decisions += int(turn.playing.sum())
-            frames = result.frames
-            ended = seats.advance(result, mode)
-            finished |= ended
-            for episode in ended.values():
-                keep(episode)
-            if ended and seats.fill().any():
-                frames = environments.reset(seats.begins, seats.seeds.tolist())
-            elif not ended:
-                seats.begins[:] = False
-            bar.show(finished.values(), seats.running(), decisions)
+    while seats.playing.any():
+        turn = seats.turn(frames)
+        actions = with_chance(policy.act(turn), turn, environments.legal, random_action_probability)
+        policy.record(actions)
+        result = environments.step(actions)
+        decisions += int(turn.playing.sum())
+        frames = result.frames
+        ended = seats.advance(result, mode)
+        finished |= ended
+        for episode in ended.values():
+            keep(episode)
+        if ended and seats.fill().any():
+            frames = environments.reset(seats.begins, seats.seeds.tolist())
+        elif not ended:
+            seats.begins[:] = False
+        if bar is not None:
+            bar.show(ended.values(), seats.running(), int(turn.playing.sum()))
     ordered = tuple(finished[game, seed] for game, wanted in seeds.items() for seed in wanted)
     return Rollout(ordered, decisions, time.perf_counter() - started)
 
