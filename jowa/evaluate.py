@@ -134,7 +134,7 @@ def main(config: EvaluateConfig) -> None:
     # Not before the agent is there: which games there are beside Atari's is in its description.
     games = tuple(map(check_game, config.games or agent.description["games"]))
     check_playable(games, config.protocol)
-    tuning = read_tuning(Path(config.tuned)) if config.tuned is not None else None
+    tuning = read_tuning(Path(config.tuned).expanduser()) if config.tuned is not None else None
     wanted = what_is_wanted(config, agent, games, tuning)
     store = open_recorded(config.data, agent, games)
     with distributed(config.device, "device") as distribution, contextlib.ExitStack() as held:
@@ -153,8 +153,10 @@ def main(config: EvaluateConfig) -> None:
         gammas = discounts(start.folder, config.planner, games)
         held_out = held_out_evidence(agent, store, config.world_model_sequences, config.bootstrap, gammas)
         footage = film(config, agent, wanted.planners, distribution)
+        weights = settings["weights"]
         results = Results(
-            **conditions(config, start, games, tuning, settings["weights"]),
+            **conditions(config, start, games, weights),
+            tuning=tuning.facts(weights, config.protocol, rollouts[PLANNING].episodes) if tuning is not None else {},
             modes=tuple(
                 score_mode(mode, planner_settings(wanted.planners[mode]), rollout, references(games), config.bootstrap)
                 for mode, rollout in rollouts.items()
@@ -184,7 +186,7 @@ def what_is_wanted(config: EvaluateConfig, agent: Agent, games: tuple[str, ...],
 
 
 def conditions(
-    config: EvaluateConfig, start: StartingPoint, games: tuple[str, ...], tuning: Tuning | None, weights: str
+    config: EvaluateConfig, start: StartingPoint, games: tuple[str, ...], weights: str
 ) -> dict[str, Any]:
     """The part of the results that was known before anything was played."""
     identities = {game: identity(game, config.protocol) for game in games}
@@ -204,7 +206,6 @@ def conditions(
         "versions": installed_versions(),
         "held_out": start.agent.description["holdout"] is not None,
         "unseen_games": unseen_games(start.agent, games),
-        "tuning": tuning.facts(weights, config.protocol) if tuning is not None else {},
     }
 
 

@@ -11,6 +11,7 @@ tuned.json and episodes.jsonl into <run>/tuning/NNN; the same command goes on wi
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -19,7 +20,7 @@ from jowa.envs.environments import check_playable
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
 from jowa.evaluation.folder import opened
-from jowa.evaluation.measured_play import Wanted, play_wanted
+from jowa.evaluation.measured_play import Wanted, play_wanted, unseen_games
 from jowa.evaluation.modes import Planners, Rules
 from jowa.evaluation.rollout import Rollout, episode_seeds
 from jowa.evaluation.scores import BootstrapConfig, bootstrap_means, check_bootstrap, estimate
@@ -108,6 +109,8 @@ def main(config: TuneConfig) -> None:
         folder = distribution.from_main(
             lambda: held.enter_context(opened(start.folder / "tuning", config.out, decides, config.anew, TUNED))
         )
+        if distribution.is_main and (unseen := unseen_games(agent, games)):
+            print(f"Note: the agent was never trained on {', '.join(unseen)}.", file=sys.stderr)
         agent.tokenizer.to(distribution.device)
         agent.model.to(distribution.device)
         rollouts = play_wanted(agent, wanted, folder, distribution)
@@ -115,11 +118,12 @@ def main(config: TuneConfig) -> None:
             return
         returns = returns_by_game(rollouts, settings, games)
         tuning = Tuning(
-            str(folder), decides["weights"], asdict(config.protocol), asdict(config.planner), config.seed,
-            config.episodes, {game: choose(own) for game, own in returns.items()},
+            str(folder), decides["weights"], config.protocol, config.planner, config.seed, config.episodes,
+            {game: choose(own) for game, own in returns.items()},
         )  # fmt: skip
         write_json(folder / TUNED, asdict(tuning) | {"returns_points": by_label(returns)})
     print(table(tuning.games, returns, config.bootstrap))
+    print(repetitions(rollouts))
     print(f"\nUse them: python -m jowa.evaluate {assignment('ckpt', config.ckpt)} {assignment('tuned', str(folder))}")
 
 
@@ -144,6 +148,16 @@ def returns_by_game(
         }
         for game in games
     }
+
+
+def repetitions(rollouts: Mapping[str, Rollout]) -> str:
+    """How many episodes differ, and what to do where few do: other seeds alone then give no other episodes."""
+    episodes = [(mode, one) for mode, rollout in rollouts.items() for one in rollout.episodes]
+    distinct = len({(mode, one.game, one.episode_return, one.agent_steps) for mode, one in episodes})
+    text = f"{distinct} of {len(episodes)} episodes are distinct in setting, game, return and length."
+    if distinct == len(episodes):
+        return text
+    return f"{text} Episodes to be reported may equal these then: protocol=machado or protocol=nature helps."
 
 
 def by_label(returns: Mapping[str, Mapping[Setting, list[float]]]) -> dict[str, dict[str, list[float]]]:

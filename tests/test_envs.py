@@ -241,3 +241,30 @@ def test_other_roms(tmp_path) -> None:
 def test_packaged_roms_are_all_there() -> None:
     assert all(rom_path(game).is_file() for game in GAMES)
     assert len({rom_md5(game) for game in GAMES}) == 60
+
+
+def test_only_emulators_of_games_that_are_played_are_open() -> None:
+    """A game that begins when another is over takes its place; an episode is what it would be anyway."""
+    protocol = ProtocolConfig(max_episode_frames=16)
+    environments = AtariEnvironments(["Pong", "Breakout", "Boxing"], protocol, [0, 1, 2])
+    fresh = AtariEnvironments(["Pong"], protocol, [0])
+
+    def played(game: int) -> list[np.ndarray]:
+        frames = [environments.reset(np.arange(3) == game)]
+        for _ in range(4):
+            result = environments.step(np.array([2, 1, 1]))
+            frames.append(result.frames)
+        assert result.truncated.tolist() == [number == game for number in range(3)]
+        return frames
+
+    for _ in range(2):
+        alone = [fresh.reset(), *(fresh.step(np.array([2])).frames for _ in range(4))]
+        beside = played(0)
+        assert set(environments._vectors) == {"Pong"}
+        assert all(np.array_equal(one[0], other[0]) for one, other in zip(beside, alone, strict=True))
+        assert played(1)[0][2].max() == 0, "Boxing was never reset"
+        assert set(environments._vectors) == {"Breakout"}
+    environments.reset(np.array([True, False, True]))
+    assert set(environments._vectors) == {"Pong", "Boxing"}
+    environments.close()
+    fresh.close()

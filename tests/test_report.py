@@ -279,3 +279,15 @@ def test_only_atari_games_are_said_to_be_such_and_to_have_a_speed():
     for words in ("Atari games at their speed: 15", "in games that aren't Atari's, as many", "Pong, planning: 30 agent "
                   "steps (2 s), "):  # fmt: skip
         assert words in texts["both"], words
+
+
+def test_the_page_says_what_was_played_before_an_interruption():
+    results = fake_results()
+    mode = results.modes[0]
+    steps = sum(one.agent_steps for one in mode.episodes)
+    some, none = (dataclasses.replace(mode, decisions=decisions, seconds=1.0) for decisions in (100, 0))
+    html = render(dataclasses.replace(results, modes=(some, *results.modes[1:])), Exhibits())
+    assert f"100 decisions in 1 s; {steps - 100:,} had been made before an interruption" in html
+    html = render(dataclasses.replace(results, modes=(none, *results.modes[1:])), Exhibits())
+    assert f"all {steps:,} decisions had been made before an interruption" in html
+    assert "before an interruption" not in render(results, Exhibits())

@@ -35,6 +35,12 @@ def tuned(run: Path) -> Path:
     return run / "tuning" / "001"
 
 
+def test_reported_episodes_that_equal_a_tuning_one_are_counted(run: Path, tuned: Path, tmp_path: Path) -> None:
+    """Play is deterministic here: other seeds bring the same episodes."""
+    results = evaluated(run, tmp_path / "out", f"tuned={tuned}", "episodes=3", "protocol.random_action_probability=0")
+    assert results["tuning"]["repeated_episodes"] == 3
+
+
 def evaluated(run: Path, out: Path, *changes: str) -> dict[str, Any]:
     evaluate.main(load_config(EvaluateConfig, "evaluate", [f"ckpt={run}", *EVALUATE, f"out={out}", *changes]))
     return json.loads((out / "results.json").read_text())
@@ -61,7 +67,9 @@ def test_evaluation_plays_what_was_tuned_and_says_so(run: Path, tuned: Path, tmp
     plain, planned = (mode["planner"] for mode in results["modes"])
     assert (planned["context"], planned["width"], planned["horizon"]) == (2, 1, 1)
     assert plain["context"] == 6, "greedy play is as it was given"
-    assert results["tuning"] == {"first_seed": SEED, "episodes": 2, "same_weights": True, "same_protocol": True}
+    assert results["tuning"] == {
+        "first_seed": SEED, "episodes": 2, "same_weights": True, "same_protocol": True, "repeated_episodes": 0,
+    }  # fmt: skip
     other = evaluated(run, tmp_path / "other", f"tuned={changed}", "protocol.max_episode_frames=20")
     assert other["tuning"]["same_protocol"] is False
 
@@ -87,7 +95,10 @@ def test_what_cannot_be_used_is_refused_before_any_play(
 def test_missing_and_damaged_tunings_are_one_sentence(run: Path, tuned: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no tuned.json"):
         evaluated(run, tmp_path / "out", f"tuned={tmp_path}")
-    for damage in ("{", "[]", json.dumps({"games": {"Pong": 3}})):
+    whole = json.loads((tuned / "tuned.json").read_text())
+    setting = whole["games"]["Pong"]["setting"]
+    other = {"games": {"Pong": whole["games"]["Pong"] | {"setting": setting | {"context": "2"}}}}
+    for damage in ("{", "[]", *(json.dumps(whole | change) for change in (other, {"planner": 3}))):
         (tmp_path / "tuned.json").write_text(damage)
         with pytest.raises(UserError, match="damaged"):
             read_tuning(tmp_path)

@@ -47,7 +47,7 @@ def read_results(path: Path) -> Results:
     """
     try:
         content = json.loads(path.read_bytes())
-        results: Results = _decode(Results, content, "")
+        results: Results = decode(Results, content, "")
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from error
     except (ValueError, OverflowError, RecursionError) as error:
@@ -57,8 +57,8 @@ def read_results(path: Path) -> Results:
     return results
 
 
-def _decode(kind: Any, value: Any, place: str) -> Any:
-    """`value`, made of JSON's kinds, as the annotation says. Raises ValueError naming its place."""
+def decode(kind: Any, value: Any, place: str) -> Any:
+    """`value`, made of JSON's kinds, as the annotation `kind` says. Raises ValueError naming its place."""
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _dataclass(kind, _of(dict, value, place), place)
@@ -70,17 +70,17 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
         if len(kinds) != len(items):
             raise ValueError(f"{place} has {len(items)} values, not {len(kinds)}")
         return tuple(
-            _decode(one, item, f"{place}[{i}]") for i, (one, item) in enumerate(zip(kinds, items, strict=True))
+            decode(one, item, f"{place}[{i}]") for i, (one, item) in enumerate(zip(kinds, items, strict=True))
         )
     if isinstance(origin, type) and issubclass(origin, Mapping):
         of_key = int if arguments[0] is int else str
         return {
-            of_key(key): _decode(arguments[1], one, f"{place}.{key}") for key, one in _of(dict, value, place).items()
+            of_key(key): decode(arguments[1], one, f"{place}.{key}") for key, one in _of(dict, value, place).items()
         }
     if isinstance(origin, type) and issubclass(origin, np.ndarray):
         return np.asarray(_of(list, value, place))
     if isinstance(origin, type):  # list and Sequence
-        return [_decode(arguments[0], one, f"{place}[{i}]") for i, one in enumerate(_of(list, value, place))]
+        return [decode(arguments[0], one, f"{place}[{i}]") for i, one in enumerate(_of(list, value, place))]
     return _plain(kind, value, place)
 
 
@@ -101,10 +101,10 @@ def _first(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
     *others, last = [kind for kind in kinds if kind is not type(None)]
     for kind in others:
         try:
-            return _decode(kind, value, place)
+            return decode(kind, value, place)
         except ValueError:
             continue
-    return _decode(last, value, place)
+    return decode(last, value, place)
 
 
 def _dataclass(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
@@ -114,7 +114,7 @@ def _dataclass(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
     for field in dataclasses.fields(kind):
         inner = f"{place}.{field.name}".removeprefix(".")
         if field.name in values:
-            found[field.name] = _decode(hints[field.name], values[field.name], inner)
+            found[field.name] = decode(hints[field.name], values[field.name], inner)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{inner} is missing")
     return kind(**found)

@@ -11,7 +11,7 @@ from typing import Any
 from jowa.evaluation import page
 from jowa.evaluation.film import DECISIONS_PER_SECOND, Film
 from jowa.evaluation.film_encoding import encode_film
-from jowa.evaluation.results import Results, plain
+from jowa.evaluation.results import ModeResult, Results, plain
 from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence
 from jowa.games import GAMES
 from jowa.planning.strips import Strip, strip_png
@@ -164,8 +164,7 @@ def conditions(results: Results) -> str:
         "steps. The same seeds are played in every way, and chance in an episode depends on its seed alone."
     )
     modes = [
-        (f"{mode.mode}", f"{_settings(mode.planner) or 'no settings'}; {mode.decisions_per_second:,.0f} decisions/s, "
-         f"{mode.decisions:,} decisions in {mode.seconds:,.0f} s")
+        (f"{mode.mode}", f"{_settings(mode.planner) or 'no settings'}; {_pace(mode)}")
         for mode in results.modes
     ]  # fmt: skip
     rules = [("Command", results.command), ("First seed", str(results.seed)), *_pairs(results.protocol)]
@@ -179,6 +178,16 @@ def conditions(results: Results) -> str:
         page.details("Environments", page.definitions(_pairs(results.environments))) if results.environments else "",
         page.details("Configuration", f"<pre>{escape(json.dumps(plain(results.config), indent=2))}</pre>"),
     )
+
+
+def _pace(mode: ModeResult) -> str:
+    """How fast it was played, as far as this call of the command played it."""
+    steps = sum(episode.agent_steps for episode in mode.episodes)
+    earlier = f"; {steps - mode.decisions:,} had been made before an interruption" if steps > mode.decisions else ""
+    if not mode.decisions:
+        return f"all {steps:,} decisions had been made before an interruption"
+    pace = f"{mode.decisions_per_second:,.0f} decisions/s, {mode.decisions:,} decisions in {mode.seconds:,.0f} s"
+    return pace + earlier
 
 
 def _held(results: Results) -> str:

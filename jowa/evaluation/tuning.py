@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import numpy as np
 
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
+from jowa.evaluation.episode import Episode
+from jowa.evaluation.ledger import read_ledger
 from jowa.evaluation.modes import Planners, Seeds
+from jowa.evaluation.reading import decode
 from jowa.planning.config import PlannerConfig, check_planner
 
 TUNED = "tuned.json"
@@ -56,8 +59,8 @@ class Tuning:
 
     folder: str
     weights: str
-    protocol: Mapping[str, Any]
-    planner: Mapping[str, Any]
+    protocol: ProtocolConfig
+    planner: PlannerConfig
     first_seed: int
     episodes: int
     games: Mapping[str, Choice]
@@ -83,24 +86,29 @@ class Tuning:
                 f"reported too (episode {seen[0]}): choose another seed."
             )
         for key in ("name", "gamma", "use_termination", "tie_tolerance"):
-            differing = [planner for planner in planners.values() if getattr(planner, key) != self.planner[key]]
+            tuned = getattr(self.planner, key)
+            differing = [value for planner in planners.values() if (value := getattr(planner, key)) != tuned]
             if differing:
                 raise UserError(
-                    f"tuned={self.folder} was chosen with planner.{key}={self.planner[key]}, not "
-                    f"{getattr(differing[0], key)}: give the same, or tune again."
+                    f"tuned={self.folder} was chosen with planner.{key}={tuned}, not {differing[0]}: give the same, or "
+                    "tune again."
                 )
         chosen = {game: self.games[game].setting.of(planner) for game, planner in planners.items()}
         for planner in chosen.values():
             check_planner(planner, blocks)
         return chosen
 
-    def facts(self, weights: str, protocol: ProtocolConfig) -> dict[str, Any]:
-        """For the results: on which episodes, and whether of this very agent under these very rules."""
+    def facts(self, weights: str, protocol: ProtocolConfig, reported: Iterable[Episode]) -> dict[str, Any]:
+        """For the results: on which episodes, whether of this very agent under these very rules, and how many of the
+        episodes `reported` equal one tuned on in game, return and length. Different seeds alone make none differ.
+        """
+        tuned = {_outcome(one) for one in read_ledger(Path(self.folder)).values()}
         return {
             "first_seed": self.first_seed,
             "episodes": self.episodes,
             "same_weights": weights == self.weights,
-            "same_protocol": asdict(protocol) == dict(self.protocol),
+            "same_protocol": protocol == self.protocol,
+            "repeated_episodes": sum(_outcome(one) in tuned for one in reported),
         }
 
 
@@ -121,23 +129,15 @@ def choose(returns: Mapping[Setting, Sequence[float]]) -> Choice:
 
 def read_tuning(path: Path) -> Tuning:
     """What `jowa.tune` wrote into a folder. Raises UserError when it isn't there, unfinished or damaged."""
-    file = path if path.is_file() else path / TUNED
+    file = path / TUNED
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        games = {
-            game: Choice(Setting(**one["setting"]), one["mean_return_points"], one["equals"])
-            for game, one in content["games"].items()
-        }
-        return Tuning(
-            str(path),
-            content["weights"],
-            content["protocol"],
-            content["planner"],
-            content["first_seed"],
-            content["episodes"],
-            games,
-        )
+        tuning: Tuning = decode(Tuning, json.loads(file.read_bytes()), "")
     except OSError as error:
         raise UserError(f"tuned={path} holds no {TUNED}: give the folder that jowa.tune printed.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): tune again.") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}): tune again.") from error
+    return replace(tuning, folder=str(path))
+
+
+def _outcome(episode: Episode) -> tuple[str, float, int]:
+    return episode.game, episode.episode_return, episode.agent_steps
