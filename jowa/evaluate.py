@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -44,18 +44,19 @@ from jowa.evaluation.q_calibration import own_play
 from jowa.evaluation.recorded import data_scores, held_out_evidence, open_recorded
 from jowa.evaluation.report import Exhibits, write_report
 from jowa.evaluation.results import (
+    ModeResult,
     Results,
     installed_versions,
     score_mode,
     write_results,
 )
-from jowa.evaluation.rollout import episode_seeds
+from jowa.evaluation.rollout import Rollout, episode_seeds
 from jowa.evaluation.score_files import write_tables
 from jowa.evaluation.scoreboard import board_of
 from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
 from jowa.evaluation.table import score_table
 from jowa.evaluation.tuning import Tuning, read_tuning
-from jowa.games import ReferenceScores, check_game, reference
+from jowa.games import check_game, reference
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
@@ -157,10 +158,7 @@ def main(config: EvaluateConfig) -> None:
         results = Results(
             **conditions(config, start, games, weights),
             tuning=tuning.facts(weights, config.protocol, rollouts[PLANNING].episodes) if tuning is not None else {},
-            modes=tuple(
-                score_mode(mode, planner_settings(wanted.planners[mode]), rollout, references(games), config.bootstrap)
-                for mode, rollout in rollouts.items()
-            ),
+            modes=scored(config, wanted, rollouts),
             data=data_scores(store),
             world_model=held_out.world_model,
             diagnostics=held_out.diagnostics,
@@ -169,9 +167,22 @@ def main(config: EvaluateConfig) -> None:
         )
         results = with_comparisons(results, config.baselines)
         write(folder, results, exhibits(agent, start.folder, footage, held_out))
+    tell(folder, results)
+
+
+def tell(folder: Path, results: Results) -> None:
     print(score_table(results))
     print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
     print(f"Tables: {folder / 'scores.csv'}, scores.md and scores.tex")
+
+
+def scored(config: EvaluateConfig, wanted: Wanted, rollouts: Mapping[str, Rollout]) -> tuple[ModeResult, ...]:
+    """The statistics of every way of playing."""
+    known = {game: reference(game) for game in wanted.seeds}
+    return tuple(
+        score_mode(mode, planner_settings(wanted.planners[mode]), rollout, known, config.bootstrap)
+        for mode, rollout in rollouts.items()
+    )
 
 
 def what_is_wanted(config: EvaluateConfig, agent: Agent, games: tuple[str, ...], tuning: Tuning | None) -> Wanted:
@@ -200,17 +211,13 @@ def conditions(
         "config": asdict(config),
         "seed": config.seed,
         "bootstrap": config.bootstrap,
-        "references": references(games),
+        "references": {game: reference(game) for game in games},
         "roms": {game: played["rom_md5"] for game, played in identities.items() if "rom_md5" in played},
         "environments": {game: played for game, played in identities.items() if "environment" in played},
         "versions": installed_versions(),
         "held_out": start.agent.description["holdout"] is not None,
         "unseen_games": unseen_games(start.agent, games),
     }
-
-
-def references(games: Sequence[str]) -> dict[str, ReferenceScores]:
-    return {game: reference(game) for game in games}
 
 
 def write(folder: Path, results: Results, shown: Exhibits) -> None:

@@ -137,10 +137,10 @@ def play(
 ) -> Rollout:
     """Plays one episode for every seed of every game, each to its end.
 
-    Episodes begin in the order given, as soon as fewer than `at_once` (None: any number) are being played and an
-    environment of their game is free; environments that have none idle. With `random_action_probability` a uniform
-    legal action is played instead of the chosen one. Chances depend on the episode's seed and step only, so that what
-    is played doesn't depend on what is played beside it. `keep` is given each episode as soon as it has ended.
+    Episodes begin in the order given, as soon as fewer than `at_once` (None: any number) are played and an environment
+    of their game is free. With `random_action_probability` a uniform legal action is played instead of the chosen one.
+    Chances depend on the episode's seed and step only, so that what is played doesn't depend on what is played beside
+    it. `keep` is given each episode as soon as it has ended.
 
     Raises:
         ValueError: a game has seeds but no environment, or the same seed twice.
@@ -157,15 +157,12 @@ def play(
         policy.record(actions)
         result = environments.step(actions)
         decisions += int(turn.playing.sum())
-        frames = result.frames
         ended = seats.advance(result, mode)
         finished |= ended
         for episode in ended.values():
             keep(episode)
-        if ended and seats.fill().any():
-            frames = environments.reset(seats.begins, seats.seeds.tolist())
-        elif not ended:
-            seats.begins[:] = False
+        begins = seats.fill()
+        frames = environments.reset(begins, seats.seeds.tolist()) if begins.any() else result.frames
         if bar is not None:
             bar.show(ended.values(), seats.running(), int(turn.playing.sum()))
     ordered = tuple(finished[game, seed] for game, wanted in seeds.items() for seed in wanted)
