@@ -68,22 +68,26 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def _doubled(content: Any) -> None:
-    content["modes"][2]["episodes"] *= 2
+def modes(content: Any) -> Any:
+    return content["modes"]
 
 
 CONTRADICTIONS: dict[str, Any] = {
-    r"modes\[1\] has no episodes": lambda content: content["modes"][1].update(episodes=[]),
-    r"modes\[1\] has a game twice": lambda content: content["modes"][1]["games"].append(content["modes"][1]["games"][0]),
-    r"modes\[2\].episodes holds a game's seed twice": _doubled,
-    r"modes\[2\] has 15 episodes of Phoenix, its score is of 16": lambda content: content["modes"][2]["episodes"].pop(0),
-    r"modes\[2\] has 16 episodes of Pong, its score is of 0": lambda content: content["modes"][2]["games"].pop(),
-    r"modes\[1\].episodes are not all of no planning": lambda content: content["modes"][1]["episodes"][3].update(mode="x"),
-    "modes holds a way of playing twice: random, no planning, random": lambda content: content["modes"][2].update(
+    r"modes\[1\] has no episodes": lambda content: modes(content)[1].update(episodes=[]),
+    r"modes\[1\] has a game twice": lambda content: modes(content)[1]["games"].append(modes(content)[1]["games"][0]),
+    r"modes\[2\].episodes holds a game's seed twice": lambda content: modes(content)[2].update(
+        episodes=2 * modes(content)[2]["episodes"]
+    ),
+    r"modes\[2\] has 15 episodes of Phoenix, its score is of 16": lambda content: modes(content)[2]["episodes"].pop(0),
+    r"modes\[2\] has 16 episodes of Pong, its score is of 0": lambda content: modes(content)[2]["games"].pop(),
+    r"modes\[1\].episodes are not all of no planning": lambda content: modes(content)[1]["episodes"][3].update(
+        mode="x"
+    ),
+    "modes holds a way of playing twice: random, no planning, random": lambda content: modes(content)[2].update(
         mode="random"
     ),
-    r"modes\[2\].planner.games is list, not dict": lambda content: content["modes"][2]["planner"].update(games=[]),
-    r"modes\[2\].planner.games.Pong is int, not dict": lambda content: content["modes"][2]["planner"].update(
+    r"modes\[2\].planner.games is list, not dict": lambda content: modes(content)[2]["planner"].update(games=[]),
+    r"modes\[2\].planner.games.Pong is int, not dict": lambda content: modes(content)[2]["planner"].update(
         games={"Pong": 3}
     ),
     "tuning.episodes is NoneType, not int": lambda content: content.update(tuning={"first_seed": 3}),

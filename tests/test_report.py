@@ -12,7 +12,7 @@ import pytest
 from fake_results import GAMES, fake_film, fake_mode, fake_results, fake_strip, write_metrics
 
 from jowa.errors import UserError
-from jowa.evaluation import film_encoding, sections
+from jowa.evaluation import film_encoding
 from jowa.evaluation.curves import meaning, read_curves, stage_spans
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.page import number
@@ -22,8 +22,6 @@ from jowa.evaluation.results import (
     installed_versions,
     write_results,
 )
-from jowa.evaluation.scoreboard import board_of
-from jowa.evaluation.tuning_notes import how_tuned
 from jowa.planning.strips import strip_png
 
 VOID = {"meta", "img", "br"}
@@ -134,37 +132,6 @@ def test_a_single_repetition_is_announced_more_mildly():
     once = dataclasses.replace(fake_mode(PLANNING, ["Pong"]), games=(pong,))
     (warning,) = dataclasses.replace(fake_results(), modes=(once,)).warnings
     assert warning.startswith("Some episodes equal") and "(planning: Pong 15 of 16 distinct)" in warning
-
-
-TUNED = {"first_seed": 1000, "episodes": 4, "same_weights": True, "same_protocol": True}
-
-
-def test_a_tuned_result_says_on_what_its_settings_were_chosen():
-    results = dataclasses.replace(fake_results(games=["Pong"]), tuning=TUNED)
-    sentence = (
-        "The planner's context, width and horizon were chosen for each game on 4 other episodes of it, seeds 1000 to 1003."
-    )
-    assert how_tuned(TUNED) == sentence and how_tuned({**TUNED, "episodes": 1}).endswith("1 other episode of it, seed 1000.")
-    assert sentence in check(sections.conditions(results)).text and sentence in board_of(results).conditions
-    assert results.warnings == ()
-    unplanned = dataclasses.replace(results, modes=results.modes[:2])
-    assert sentence not in sections.conditions(unplanned) + board_of(unplanned).conditions
-
-
-@pytest.mark.parametrize(
-    ("facts", "words"),
-    [
-        ({"same_weights": False}, "for other weights than"),
-        ({"same_protocol": False}, "under other rules of play than"),
-        ({"repeated_episodes": 1}, "1 reported episode equals one that the settings were chosen on: "),
-        ({"repeated_episodes": 3}, "3 reported episodes equal one that"),
-    ],
-)
-def test_settings_that_were_chosen_elsewhere_or_on_the_same_play_are_announced(facts, words):
-    results = dataclasses.replace(fake_results(games=["Pong"]), tuning=TUNED | facts)
-    (warning,) = results.warnings
-    assert words in warning
-    assert dataclasses.replace(results, modes=results.modes[:2]).warnings == ()
 
 
 def test_cut_episodes_are_announced():

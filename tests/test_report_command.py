@@ -160,7 +160,7 @@ def test_a_label_may_be_a_way_of_playings_name(runs: Path) -> None:
     board = scoreboard(entries, [], "x", QUICK)
     (line,) = (line for line in as_csv(board).splitlines() if "improvement" in line)
     assert line.startswith("planning,planning,all games,probability_of_improvement_over x,")
-    beating = score_sections.beating(board)
+    beating = score_sections.beating(scoreboard(entries, [], "planning", QUICK))
     assert "var(--run2)" in beating and "var(--run1)" not in beating
 
 
@@ -239,7 +239,9 @@ def test_tuned_runs_beside_others_are_pointed_out() -> None:
     facts = {"first_seed": 100, "episodes": 4, "same_weights": True, "same_protocol": True}
     one, other = evaluation(tuning=facts), evaluation(better=3.0, checkpoint="runs/b")
     (sentence,) = named(one, other)
-    assert sentence.startswith("The planner's context, width and horizon were chosen for each game, on other episodes, ")
+    assert sentence.startswith(
+        "The planner's context, width and horizon were chosen for each game, on other episodes, "
+    )
     assert "for a and not for b" in sentence
     assert named(one, replace(other, tuning=facts)) == []
     greedy = [replace(each, modes=each.modes[:2]) for each in (one, other)]
