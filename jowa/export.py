@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from jowa.cli import config_folder, run
 from jowa.errors import UserError
 from jowa.evaluation.card import SharedAgent, render
-from jowa.evaluation.stored import RESULTS, StoredEvaluation, find_evaluation, read_evaluation
+from jowa.evaluation.folder import RESULTS
+from jowa.evaluation.stored import StoredEvaluation, find_evaluation, read_evaluation
 from jowa.files import check_destination, in_new_folder, write_json, write_text
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS, Agent, read_description, save_tensors, weights_hash
 from jowa.models.conversion import BUFFERS_FILE, LPIPS_FILE, write_agent

@@ -9,7 +9,7 @@ LaTeX into the new folder `out`. Plays nothing: the evaluations are read from th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jowa.cli import run
 from jowa.errors import UserError
@@ -17,10 +17,11 @@ from jowa.evaluation.baselines import check_baselines
 from jowa.evaluation.comparison import check_against, open_entries, scoreboard
 from jowa.evaluation.comparison_page import render
 from jowa.evaluation.differences import differences
+from jowa.evaluation.labels import listed
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.results import plain
 from jowa.evaluation.score_files import write_tables
-from jowa.evaluation.score_tables import score_table
+from jowa.evaluation.score_tables import board_table
 from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
 from jowa.evaluation.table import aligned
 from jowa.files import require_writable_folder, write_json, write_text
@@ -57,21 +58,21 @@ def check(config: ReportConfig) -> None:
 def main(config: ReportConfig) -> None:
     check(config)
     entries = open_entries(config.runs, config.labels, config.mode)
-    names = [entry.label for entry in entries]
-    check_against(config.against, names)
+    check_against(config.against, entries)
     folder = require_writable_folder(config.out, "out")
     if any(folder.iterdir()):
         raise UserError(f"out={config.out} isn't empty: choose another out.")
     board = scoreboard(entries, config.baselines, config.against, config.bootstrap)
-    cautions = differences(entries)
-    title = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    board = replace(board, differences=tuple(differences(entries)))
+    title = listed([entry.label for entry in entries])
     write_tables(folder, board, title)
     sources = {entry.label: str(entry.folder) for entry in entries}
-    write_json(folder / "comparison.json", {"sources": sources, "differences": cautions} | plain(board))
-    write_text(folder / "report.html", render(title, entries, board, cautions))
-    table = score_table(board, title)
+    write_json(folder / "comparison.json", {"sources": sources} | plain(board))
+    write_text(folder / "report.html", render(title, entries, board))
+    table = board_table(board, title)
     print(aligned([table.head, *([f"{cell.value} {cell.detail}".strip() for cell in row] for row in table.rows)]))
-    print("\n".join(f"Note: {caution}" for caution in cautions))
+    for text in (*board.differences, *board.warnings):
+        print(f"Note: {text}")
     print(f"Report: {folder / 'report.html'}\nNumbers: {folder / 'comparison.json'}")
     print(f"Tables: {folder / 'scores.csv'}, scores.md and scores.tex")
 

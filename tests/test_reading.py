@@ -45,6 +45,13 @@ def test_no_evaluation_is_one_sentence_with_the_command(tmp_path: Path) -> None:
         results_file(tmp_path / "absent")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "results.json"
+    write_results(path, evaluation())
+    return path
+
+
 CHANGES: dict[str, Any] = {
     "modes is missing": lambda content: content.pop("modes"),
     "modes is dict, not list": lambda content: content.update(modes={}),
@@ -61,12 +68,37 @@ CHANGES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("words", CHANGES)
-def test_damage_is_found_and_named(tmp_path: Path, words: str) -> None:
+def modes(content: Any) -> Any:
+    return content["modes"]
+
+
+CONTRADICTIONS: dict[str, Any] = {
+    r"modes\[1\] has no episodes": lambda content: modes(content)[1].update(episodes=[]),
+    r"modes\[1\] has a game twice": lambda content: modes(content)[1]["games"].append(modes(content)[1]["games"][0]),
+    r"modes\[2\].episodes holds a game's seed twice": lambda content: modes(content)[2].update(
+        episodes=2 * modes(content)[2]["episodes"]
+    ),
+    r"modes\[2\] has 15 episodes of Phoenix, its score is of 16": lambda content: modes(content)[2]["episodes"].pop(0),
+    r"modes\[2\] has 16 episodes of Pong, its score is of 0": lambda content: modes(content)[2]["games"].pop(),
+    r"modes\[1\].episodes are not all of no planning": lambda content: modes(content)[1]["episodes"][3].update(
+        mode="x"
+    ),
+    "modes holds a way of playing twice: random, no planning, random": lambda content: modes(content)[2].update(
+        mode="random"
+    ),
+    r"modes\[2\].planner.games is list, not dict": lambda content: modes(content)[2]["planner"].update(games=[]),
+    r"modes\[2\].planner.games.Pong is int, not dict": lambda content: modes(content)[2]["planner"].update(
+        games={"Pong": 3}
+    ),
+    "tuning.episodes is NoneType, not int": lambda content: content.update(tuning={"first_seed": 3}),
+}
+
+
+@pytest.mark.parametrize("words", [*CHANGES, *CONTRADICTIONS])
+def test_damage_is_found_and_named(whole: Path, tmp_path: Path, words: str) -> None:
     path = tmp_path / "results.json"
-    write_results(path, evaluation())
-    content = json.loads(path.read_text())
-    CHANGES[words](content)
+    content = json.loads(whole.read_text())
+    (CHANGES | CONTRADICTIONS)[words](content)
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"isn't the complete file of an evaluation by this version .*{words}.*again"):
         read_results(path)
@@ -82,12 +114,10 @@ def test_foreign_files_are_refused(tmp_path: Path, text: str) -> None:
         read_results(path)
 
 
-def test_numbers_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
+def test_numbers_beyond_all_bounds_are_refused(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    write_results(path, evaluation())
-    whole = path.read_text()
     for huge in ("1e999", "NaN", "-Infinity"):
-        path.write_text(whole.replace('"wall_seconds": 184.2', f'"wall_seconds": {huge}'))
+        path.write_text(whole.read_text().replace('"wall_seconds": 184.2', f'"wall_seconds": {huge}'))
         with pytest.raises(UserError, match="is not finite"):
             read_results(path)
 

@@ -127,6 +127,13 @@ def test_repeating_episodes_are_announced_in_report_and_file(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["warnings"] == list(results.warnings)
 
 
+def test_a_single_repetition_is_announced_more_mildly():
+    pong = dataclasses.replace(fake_mode(PLANNING, ["Pong"]).games[0], repeated=1, distinct=15)
+    once = dataclasses.replace(fake_mode(PLANNING, ["Pong"]), games=(pong,))
+    (warning,) = dataclasses.replace(fake_results(), modes=(once,)).warnings
+    assert warning.startswith("Some episodes equal") and "(planning: Pong 15 of 16 distinct)" in warning
+
+
 def test_cut_episodes_are_announced():
     planning = fake_mode(PLANNING)
     episodes = tuple(
@@ -156,6 +163,10 @@ def test_above_random_needs_intervals_apart():
     assert above_random(single, single.modes[1], "Pong") is None, "one episode shows nothing"
     chance = apart.mode(RANDOM)
     assert chance is not None
+    alike = dataclasses.replace(apart, modes=(chance, same_episode(PLANNING)))
+    assert above_random(alike, alike.modes[1], "Pong") is None, "sixteen times the same episode are one"
+    still = dataclasses.replace(apart, modes=(same_episode(RANDOM), mode))
+    assert above_random(still, mode, "Pong") is True, "chance may always come to the same"
     swapped = dataclasses.replace(
         apart, modes=(dataclasses.replace(mode, mode=RANDOM), dataclasses.replace(chance, mode=PLANNING))
     )

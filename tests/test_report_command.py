@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from test_report import check
 from jowa import report
 from jowa.cli import load_config
 from jowa.errors import UserError
+from jowa.evaluation import page, score_sections
 from jowa.evaluation.comparison import names_of, open_entries, scoreboard
 from jowa.evaluation.comparison_page import render
 from jowa.evaluation.differences import differences
 from jowa.evaluation.page import number, share
 from jowa.evaluation.results import Results
+from jowa.evaluation.score_figures import dashes, run_colour
+from jowa.evaluation.score_files import as_csv
 from jowa.evaluation.scores import BootstrapConfig
 
 QUICK = BootstrapConfig(resamples=100)
@@ -33,6 +37,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     stored(folder / "a")
     stored(folder / "b", evaluation(better=400.0))
+    stored(folder / "unknown", evaluation(["Pong"]))
+    stored(folder / "elsewhere", evaluation(["Assault"]))
     return folder
 
 
@@ -101,6 +107,11 @@ def test_nothing_is_overwritten(runs: Path, tmp_path: Path) -> None:
         (["runs=[{runs}/a]", "mode=plan"], "mode must be"),
         (["runs=[{runs}/a]", "baselines=[EDT]"], "did you mean 'EDT_200M'"),
         (["runs=[{runs}/a,{runs}/b]", "against=EDT_200"], "against=EDT_200 is neither .* did you mean 'EDT_200M'"),
+        (["runs=[{runs}/a]", "labels=[' ']"], "an empty one says nothing: give others"),
+        (["runs=[{runs}/a]", "labels=[EDT_200M]"], "EDT_200M is a published algorithm's name: give others"),
+        (["runs=[{runs}/a]", "labels=['EDT 200M']"], "EDT 200M is a published algorithm's name"),
+        (["runs=[{runs}/unknown]", "against=EDT_200M"], "against=EDT_200M has no scores in Pong: choose a run"),
+        (["runs=[{runs}/unknown,{runs}/elsewhere]", "against=unknown"], "against=unknown has no game in common"),
         (["runs=[{runs}/a]", "bootstrap.resamples=0"], "bootstrap.resamples"),
     ],
 )
@@ -140,8 +151,43 @@ def test_all_are_compared_with_one(runs: Path) -> None:
     assert [(one.ours, one.theirs, one.games) for one in board.improvements] == [
         ("x", "EDT_200M", ("Phoenix", "Assault")), ("y", "EDT_200M", ("Phoenix", "Assault"))
     ]  # fmt: skip
-    text = check(render("x and y", entries, board, [])).text
+    text = check(render("x and y", entries, board)).text
     assert "… over EDT 200M" in text and share(board.improvements[1].probability.value) in text
+
+
+def test_a_label_may_be_a_way_of_playings_name(runs: Path) -> None:
+    entries = open_entries([str(runs / "a"), str(runs / "b")], ["x", "planning"], None)
+    board = scoreboard(entries, [], "x", QUICK)
+    (line,) = (line for line in as_csv(board).splitlines() if "improvement" in line)
+    assert line.startswith("planning,planning,all games,probability_of_improvement_over x,")
+    beating = score_sections.beating(scoreboard(entries, [], "planning", QUICK))
+    assert "var(--run2)" in beating and "var(--run1)" not in beating
+
+
+def test_the_runs_own_warnings_are_shown_once_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        stored(tmp_path / name, evaluation(["Pong"], unseen_games=("Pong",), seed=3 * (name == "a")))
+    compare(f"runs=[{tmp_path}/a,{tmp_path}/b]", f"out={tmp_path}/out", "baselines=[EDT_200M]")
+    numbers = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert numbers["warnings"] == [
+        "a and b: The agent was never trained on Pong.",
+        "No scores of EDT 200M were published for Pong.",
+    ]
+    assert any("The seeds differ" in text for text in numbers["differences"])
+    texts = [(tmp_path / "out" / name).read_text() for name in ("scores.md", "scores.tex")]
+    texts += [capsys.readouterr().out, check((tmp_path / "out" / "report.html").read_text()).text]
+    for text in texts:
+        for sentence in (*numbers["warnings"], *numbers["differences"]):
+            assert text.replace("\\", "").count(sentence) == 1, sentence
+
+
+def test_many_runs_are_told_apart() -> None:
+    colours = [run_colour(number) for number in range(11)]
+    assert len(set(colours)) == 10 and colours[10] == colours[0] and dashes(10) != dashes(0)
+    swatches = re.findall(r"<i[^>]*>", page.legend([(str(number), colour) for number, colour in enumerate(colours)]))
+    assert ["class=again" in one for one in swatches] == 10 * [False] + [True]
+    for colour in set(colours):
+        assert page.page("", []).count(f"--{colour}: ") == 2, "in light and in dark"
 
 
 def test_summaries_are_of_the_games_that_all_have(tmp_path: Path) -> None:
@@ -158,7 +204,7 @@ def test_summaries_are_of_the_games_that_all_have(tmp_path: Path) -> None:
     assert "b lacks Phoenix" in caution and "of the 2 that all have: Assault, Pong." in caution
     none = open_entries([str(tmp_path / name) for name in "bc"], [], None)
     assert "are of none, since no game is in all" in differences(none)[0]
-    text = check(render("b and c", none, scoreboard(none, [], None, QUICK), differences(none))).text
+    text = check(render("b and c", none, scoreboard(none, [], None, QUICK))).text
     assert "nothing is normalised" in text and "Who beats whom" not in text
 
 
@@ -189,6 +235,19 @@ def test_other_ways_of_playing_and_settings_are_pointed_out() -> None:
     assert planner == "The planner is set differently: width in Phoenix 2 (a), 4 (b)."
 
 
+def test_tuned_runs_beside_others_are_pointed_out() -> None:
+    facts = {"first_seed": 100, "episodes": 4, "same_weights": True, "same_protocol": True}
+    one, other = evaluation(tuning=facts), evaluation(better=3.0, checkpoint="runs/b")
+    (sentence,) = named(one, other)
+    assert sentence.startswith(
+        "The planner's context, width and horizon were chosen for each game, on other episodes, "
+    )
+    assert "for a and not for b" in sentence
+    assert named(one, replace(other, tuning=facts)) == []
+    greedy = [replace(each, modes=each.modes[:2]) for each in (one, other)]
+    assert named(*greedy) == [], "no planner was tuned"
+
+
 def test_repeated_episodes_and_unequal_numbers_are_pointed_out() -> None:
     one = evaluation()
     assert named(one) == [] and named(one, evaluation(better=1.0, checkpoint="runs/b")) == []
@@ -207,8 +266,8 @@ def test_repeated_episodes_and_unequal_numbers_are_pointed_out() -> None:
 def test_names_are_escaped(tmp_path: Path) -> None:
     stored(tmp_path / "a", evaluation(command="</pre><i>"))
     entries = open_entries([str(tmp_path / "a")], ["<script>&"], None)
-    board = scoreboard(entries, None, None, QUICK)
-    html = render("<script>&", entries, board, ["<b>careful</b>"])
+    board = replace(scoreboard(entries, None, None, QUICK), differences=("<b>careful</b>",))
+    html = render("<script>&", entries, board)
     check(html)
     for bad in ("<script>", "<b>careful", "</pre><i>"):
         assert bad not in html

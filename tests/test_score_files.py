@@ -17,7 +17,7 @@ from jowa.evaluation.page import number, share
 from jowa.evaluation.report import Exhibits, render
 from jowa.evaluation.results import Results
 from jowa.evaluation.score_files import HEAD, as_csv, as_latex, as_markdown, latex, write_tables
-from jowa.evaluation.score_tables import MEASURES, score_table
+from jowa.evaluation.score_tables import MEASURES, board_table
 from jowa.evaluation.scoreboard import board_of
 from jowa.evaluation.table import score_table as terminal_table
 from jowa.published_scores import published_means
@@ -56,7 +56,7 @@ def test_csv_has_a_line_for_every_number(results: Results) -> None:
 
 
 def test_the_table_has_a_row_a_game_and_the_summaries(results: Results) -> None:
-    table = score_table(board_of(results), "demo: scores")
+    table = board_table(board_of(results), "demo: scores")
     assert table.head[:3] == ("Game", "Random play (game points)", "Distinct episodes")
     assert table.head[-1] == "EDT 200M (game points)" and len({len(row) for row in table.rows} | {len(table.head)}) == 1
     assert [row[0].value for row in table.rows[:2]] == ["Phoenix", "Assault"] and len(table.rows) == 2 + 2 * 5
@@ -82,7 +82,7 @@ def test_the_table_has_a_row_a_game_and_the_summaries(results: Results) -> None:
 
 def test_baselines_are_summed_up_over_the_same_games_only() -> None:
     one_more = with_comparisons(evaluation(model={"name": "40M"}), None)
-    rows = score_table(board_of(one_more), "scores").rows
+    rows = board_table(board_of(one_more), "scores").rows
     assert rows[3][-1].value == "–" and rows[3][5].value != "–", "nothing was published of Pong"
     assert rows[2][-1].value == "–" and rows[0][-1].value == "5,320.0"
 
@@ -93,7 +93,7 @@ def test_the_protocol_is_named_where_it_has_a_name(results: Results) -> None:
         "random_action_probability": 0.0, "rom_dir": None,
     }  # fmt: skip
     for text in (as_markdown, as_latex):
-        shown = text(score_table(board_of(replace(results, protocol=machado)), "scores"))
+        shown = text(board_table(board_of(replace(results, protocol=machado)), "scores"))
         assert "Protocol machado: frame skip 4" in shown
 
 
@@ -106,7 +106,7 @@ def test_files_are_written_once_each(tmp_path: Path, results: Results) -> None:
 
 
 def test_latex_is_whole_and_escaped(results: Results) -> None:
-    table = score_table(board_of(results), r"50 % of $x_1$ & #{\foo}~^−")
+    table = board_table(board_of(results), r"50 % of $x_1$ & #{\foo}~^−")
     text = as_latex(table)
     assert r"50 \% of \$x\_1\$ \& \#\{\textbackslash{}foo\}\textasciitilde{}\textasciicircum{}$-$" in text
     body = text.splitlines()
@@ -123,8 +123,31 @@ def test_latex_is_whole_and_escaped(results: Results) -> None:
 
 
 def test_markdown_is_escaped(results: Results) -> None:
-    table = score_table(board_of(results), "a|b <script> *x* _y_")
+    table = board_table(board_of(results), "a|b <script> *x* _y_")
     assert as_markdown(table).startswith(r"# a\|b \<script\> \*x\* \_y\_")
+
+
+def test_warnings_stand_below_the_tables_escaped(results: Results) -> None:
+    warned = replace(board_of(results), differences=("a_b differ",), warnings=("50 % of <x>",))
+    table = board_table(warned, "scores")
+    assert as_markdown(table).endswith("\n\nNote: a\\_b differ\n\nNote: 50 % of \\<x\\>\n")
+    _, below = as_latex(table).split("\\end{tabular}")
+    assert r"\footnotesize Note: a\_b differ" in below and r"Note: 50 \% of \textless{}x\textgreater{}" in below
+    unseen = board_of(replace(results, unseen_games=("Pong",)))
+    assert unseen.warnings == ("The agent was never trained on Pong.",)
+
+
+def test_a_baseline_without_any_score_is_announced() -> None:
+    unknown = evaluation(["Pong"])
+    sentence = "Published scores exist for 15 games; none of them is among these."
+    assert sentence in render(with_comparisons(unknown, None), Exhibits())
+    asked = with_comparisons(unknown, ["EDT_200M", "MGDT_200M"])
+    assert asked.warnings == ("No scores of EDT 200M and MGDT 200M were published for Pong.",)
+    text = check(render(asked, Exhibits())).text
+    assert asked.warnings[0] in text and asked.warnings[0] in terminal_table(asked)
+    assert sentence not in text and "Grey bars" not in text and "published means" not in text
+    known = with_comparisons(evaluation(["Phoenix"]), ["EDT_200M"])
+    assert known.warnings == () and "Published scores exist" not in render(known, Exhibits())
 
 
 # The report

@@ -42,6 +42,12 @@ def baselines(
     return [one for one in found if one.returns]
 
 
+def nothing_published(games: Sequence[str]) -> str:
+    """Says so where published scores exist in none of the games; else empty."""
+    known = set[str]().union(*published_means().values())
+    return "" if known & set(games) else f"Published scores exist for {len(known)} games; none of them is among these."
+
+
 def published(name: str, games: Sequence[str]) -> Contender:
     """One algorithm's raw returns where episodes were published, else its games' means."""
     sizes = {with_planning(size): size for size in PUBLISHED_SIZES}
@@ -58,9 +64,13 @@ def contender(mode: ModeResult, name: str) -> Contender:
 
 
 def with_comparisons(results: Results, names: Sequence[str] | None) -> Results:
-    """The results with the chosen baselines' means, and the agent's best way of playing against all others."""
+    """The results with the chosen baselines' means, and the agent's best way of playing against all others.
+
+    Whoever was named and has no score in any of the games stays with none.
+    """
     chosen = baselines(names, [results.model], results.games)
-    means = {one.name: {game: one.mean(game) or 0.0 for game in one.returns} for one in chosen}
+    named: dict[str, dict[str, float]] = {name: {} for name in names or ()}
+    means = named | {one.name: {game: one.mean(game) or 0.0 for game in one.returns} for one in chosen}
     best = results.best
     if best is None:
         return replace(results, baselines=means)

@@ -11,14 +11,14 @@ from pathlib import Path
 from jowa.errors import UserError
 from jowa.evaluation.baselines import baselines, contender, published
 from jowa.evaluation.improvement import Contender, improvement
+from jowa.evaluation.labels import listed, not_published
 from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.profiles import performance_profile
-from jowa.evaluation.protocol_names import rules
-from jowa.evaluation.published import ALGORITHMS
+from jowa.evaluation.published import ALGORITHMS, algorithm_label
 from jowa.evaluation.reading import EVALUATIONS, read_results, results_file
 from jowa.evaluation.results import ModeResult, Results
 from jowa.evaluation.score_figures import run_colour
-from jowa.evaluation.scoreboard import Column, Scoreboard
+from jowa.evaluation.scoreboard import Column, Scoreboard, conditions
 from jowa.evaluation.scores import BootstrapConfig, aggregate_score, game_score
 
 
@@ -46,6 +46,11 @@ def open_entries(paths: Sequence[str], labels: Sequence[str], mode: str | None) 
     names = list(labels) or names_of(folders)
     if len(set(names)) != len(names) or len(names) != len(files):
         raise UserError(f"labels must name each of the {len(files)} runs, none alike, not {', '.join(names)}.")
+    taken = {*ALGORITHMS, *map(algorithm_label, ALGORITHMS)}
+    wrong = next((name for name in names if not name.strip() or name in taken), None)
+    if wrong is not None:
+        what = f"{wrong} is a published algorithm's name" if wrong.strip() else "an empty one says nothing"
+        raise UserError(f"labels must tell the runs from all else, and {what}: give others.")
     return [_entry(name, file, mode) for name, file in zip(names, files, strict=True)]
 
 
@@ -66,7 +71,7 @@ def scoreboard(
 
     `names` are the baselines', `against` is the one that all are compared with, everybody with everybody if None.
     """
-    games = tuple(dict.fromkeys(game for entry in entries for game in entry.results.games))
+    games = _games(entries)
     shared = [game for game in games if all(entry.mode.game(game) for entry in entries)]
     chosen = baselines(names, [entry.results.model for entry in entries], games)
     players = [contender(entry.mode, entry.label) for entry in entries]
@@ -77,7 +82,7 @@ def scoreboard(
     found = [improvement(ours, theirs, bootstrap) for ours, theirs in pairs]
     return Scoreboard(
         columns=tuple(
-            Column(entry.label, entry.label, _rescored(entry, shared, bootstrap), run_colour(number))
+            Column(entry.label, entry.label, entry.label, _rescored(entry, shared, bootstrap), run_colour(number))
             for number, entry in enumerate(entries)
         ),
         baselines=tuple(chosen),
@@ -87,16 +92,39 @@ def scoreboard(
         conditions=" ".join(_conditions(entries)),
         improvements=tuple(one for one in found if one is not None),
         labels={entry.label: entry.label for entry in entries},
+        warnings=_warnings(entries, [name for name in names or () if name not in {one.name for one in chosen}]),
     )
 
 
-def check_against(against: str | None, labels: Sequence[str]) -> None:
-    """Raises UserError unless it is one of the runs or of the published algorithms."""
-    known = (*labels, *ALGORITHMS)
+def check_against(against: str | None, entries: Sequence[Entry]) -> None:
+    """Raises UserError unless it is one of the runs, or a published algorithm with scores in some of their games."""
+    known = (*(entry.label for entry in entries), *ALGORITHMS)
     if against is not None and against not in known:
         close = difflib.get_close_matches(against, known, n=1, cutoff=0.4)
         advice = f"did you mean '{close[0]}'?" if close else f"choose among {', '.join(known)}."
         raise UserError(f"against={against} is neither a run's name nor a published algorithm: {advice}")
+    games = _games(entries)
+    if against in ALGORITHMS and not published(against, games).returns:
+        raise UserError(f"against={against} has no scores in {listed(games)}: choose a run, or leave it out.")
+    found = next((entry.results.games for entry in entries if entry.label == against), ())
+    others = [game for entry in entries if entry.label != against for game in entry.results.games]
+    if found and others and not set(found) & set(others):
+        raise UserError(f"against={against} has no game in common with the others: choose another, or leave it out.")
+
+
+def _games(entries: Sequence[Entry]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(game for entry in entries for game in entry.results.games))
+
+
+def _warnings(entries: Sequence[Entry], lacking: Sequence[str]) -> tuple[str, ...]:
+    """The runs' own, those that several have once, and who of the baselines asked for has no scores."""
+    warned: dict[str, list[str]] = {}
+    for entry in entries:
+        # Their own baselines are not those of the comparison.
+        for text in replace(entry.results, baselines={}).warnings:
+            warned.setdefault(text, []).append(entry.label)
+    own = (f"{listed(labels)}: {text}" for text, labels in warned.items())
+    return (*own, *([not_published(lacking, _games(entries))] if lacking else []))
 
 
 def _opponent(against: str, players: Sequence[Contender], games: Sequence[str]) -> Contender:
@@ -139,7 +167,7 @@ def _rescored(entry: Entry, shared: Sequence[str], bootstrap: BootstrapConfig) -
 
 
 def _conditions(entries: Sequence[Entry]) -> list[str]:
-    sentences = {entry.label: rules(entry.results.protocol) for entry in entries}
+    sentences = {entry.label: conditions(entry.results) for entry in entries}
     if len(set(sentences.values())) == 1:
         return [next(iter(sentences.values()))]
     return [f"{label}: {sentence}" for label, sentence in sentences.items()]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from jowa.evaluation import page, score_sections
+from jowa.evaluation.baselines import nothing_published
 from jowa.evaluation.comparison import Entry
 from jowa.evaluation.curves import Curve, meaning, read_curves, stage_spans
 from jowa.evaluation.improvement import Improvement
@@ -20,11 +21,11 @@ from jowa.training.metrics import FILE as METRICS
 _CURVES_SHOWN = 6
 
 
-def render(title: str, entries: Sequence[Entry], board: Scoreboard, cautions: Sequence[str]) -> str:
+def render(title: str, entries: Sequence[Entry], board: Scoreboard) -> str:
     """The page's HTML."""
     body = [
         _header(title, entries),
-        _cautions(entries, cautions),
+        _cautions(board),
         _scores(board),
         _bars(board),
         score_sections.summaries(board),
@@ -45,11 +46,10 @@ def _header(title: str, entries: Sequence[Entry]) -> str:
     return f'<header><h1>{escape(title)}</h1><p class="note">Side by side: {rows}.</p></header>'
 
 
-def _cautions(entries: Sequence[Entry], cautions: Sequence[str]) -> str:
-    own = [f"{entry.label}: {warning}" for entry in entries for warning in entry.results.warnings]
-    if not cautions and not own:
+def _cautions(board: Scoreboard) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in (*board.differences, *board.warnings))
+    if not items:
         return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in (*cautions, *own))
     return f'<div class="warning"><p><b>Compare these scores with care.</b></p><ul>{items}</ul></div>'
 
 
@@ -70,6 +70,8 @@ def _scores(board: Scoreboard) -> str:
     )
     if board.baselines:
         explanation += " The last columns are <b>published</b> means, under their authors' own rules."
+    elif nothing := nothing_published(board.games):
+        explanation += f" {nothing}"
     return page.section("Scores", explanation, page.table(head, rows))
 
 

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from jowa.evaluation.comparison import Entry
+from jowa.evaluation.labels import listed
 from jowa.evaluation.protocol_names import protocol_name
 
 _NOT_RULES = ("rom_dir",)
@@ -40,6 +41,13 @@ def _play(entries: Sequence[Entry]) -> Iterable[str]:
     text = _by_value(entries, [entry.mode.mode for entry in entries], "way of playing")
     if text:
         yield f"They don't play in the same way: {text}."
+    tuned = [entry.label for entry in entries if entry.results.tuned]
+    if 0 < len(tuned) < len(entries):
+        others = [entry.label for entry in entries if not entry.results.tuned]
+        yield (
+            f"The planner's context, width and horizon were chosen for each game, on other episodes, for "
+            f"{listed(tuned)} and not for {listed(others)}: choosing them favours a score."
+        )
     found = []
     for key in _PLANNER:
         for game, value in _planner_values(entries, key).items():

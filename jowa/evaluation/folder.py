@@ -13,13 +13,13 @@ from jowa.files import lock_file, require_writable_folder, write_json
 from jowa.resuming import first_difference, flatten
 
 SETTINGS = "evaluation.json"
-FINISHED = "results.json"
+EVALUATIONS, RESULTS = "evaluations", "results.json"
 _LOCK = ".lock"
 
 
 @contextlib.contextmanager
 def opened(
-    parent: Path, out: str | None, settings: Mapping[str, Any], anew: bool, finished: str = FINISHED
+    parent: Path, out: str | None, settings: Mapping[str, Any], anew: bool, finished: str = RESULTS
 ) -> Iterator[Path]:
     """The folder to write to, for this process alone: `out`, or under `parent` the next free NNN, counted from 001.
 

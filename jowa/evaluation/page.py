@@ -28,13 +28,15 @@ _STYLE = """
   --paper: #fbfaf7; --card: #ffffff; --ink: #1d2430; --muted: #667085; --line: #e3e1da;
   --random: #98a2b3; --data: #b08a3e; --greedy: #2f7f86; --planning: #4a56c4;
   --published: #667085; --run1: #4a56c4; --run2: #c2571a; --run3: #2f7f86; --run4: #a8327e; --run5: #7a6a12;
-  --run6: #3f7d3a; --good: #1e7d4f; --warn-bg: #fdf3dc;
+  --run6: #3f7d3a; --run7: #c0293f; --run8: #1f7fc4; --run9: #7c4a2d; --run10: #5b6470;
+  --good: #1e7d4f; --warn-bg: #fdf3dc;
   --warn: #7a4f01; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171c; --card: #1b1f26; --ink: #e6e8ec; --muted: #98a1af; --line: #2d333d;
   --random: #8791a1; --data: #d3ab5c; --greedy: #55b3ba; --planning: #8f9bff;
   --published: #98a1af; --run1: #8f9bff; --run2: #f08c4f; --run3: #55b3ba; --run4: #e57fbf; --run5: #cbb84a;
-  --run6: #7cc276; --good: #63c493; --warn-bg: #33290f;
+  --run6: #7cc276; --run7: #ff7d8c; --run8: #6db8f0; --run9: #c79a7b; --run10: #b4bcc8;
+  --good: #63c493; --warn-bg: #33290f;
   --warn: #f0c876; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.55;
@@ -73,6 +75,7 @@ td small { display: block; font-weight: 400; color: var(--muted); font-size: 12p
 .legend { display: flex; flex-wrap: wrap; gap: 6px 18px; font-size: 13px; color: var(--muted); margin: 8px 0 0; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px;
   vertical-align: -1px; }
+.legend .again { mask: repeating-linear-gradient(90deg, #000 0 3px, transparent 3px 4px); }
 .warning { background: var(--warn-bg); color: var(--warn); border-radius: 10px; padding: 12px 16px; margin: 16px 0;
   font-size: 14px; }
 .warning p { max-width: none; margin: 0; } .warning ul { margin: 6px 0 0; padding-left: 20px; }
@@ -93,7 +96,10 @@ code { font-size: 0.92em; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; font-size: 14px; margin: 12px 0; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 560px) { main { padding: 24px 14px 60px; } dl { grid-template-columns: 1fr;
-  } dd { margin-bottom: 6px; } }
+  } dd { margin-bottom: 6px; }
+  th, td { padding: 8px 10px; } th { white-space: normal; overflow-wrap: anywhere; min-width: 11ch; }
+  th:first-child, td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 26vw; max-width: 36vw; }
+  }
 @media print { .card, .scroll, details { break-inside: avoid; } }
 """
 
@@ -142,9 +148,12 @@ def figure(title: str, drawing: str, explanation: str = "") -> str:
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:
-    """Names (plain text) and the colours that stand for them."""
+    """Names (plain text) and the colours that stand for them; one that comes again is hatched, as its lines are."""
+    colours = [colour for _, colour in entries]
     names = "".join(
-        f'<span><i style="background: var(--{colour})"></i>{escape(name)}</span>' for name, colour in entries
+        f'<span><i{" class=again" if colour in colours[:number] else ""} style="background: var(--{colour})"></i>'
+        f"{escape(name)}</span>"
+        for number, (name, colour) in enumerate(entries)
     )
     return f'<div class="legend">{names}</div>'
 

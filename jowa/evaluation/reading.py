@@ -13,10 +13,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from jowa.errors import UserError
-from jowa.evaluation.results import Results
+from jowa.evaluation.folder import EVALUATIONS, RESULTS
+from jowa.evaluation.results import ModeResult, Results
 from jowa.overrides import assignment
-
-EVALUATIONS, RESULTS_FILE = "evaluations", "results.json"
 
 
 def results_file(path: Path) -> Path:
@@ -28,15 +27,15 @@ def results_file(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"{path} isn't there: give a run's folder, one of its evaluations, or its {RESULTS_FILE}.")
-    if (path / RESULTS_FILE).is_file():
-        return path / RESULTS_FILE
-    numbered = (one.parent for one in path.glob(f"{EVALUATIONS}/*/{RESULTS_FILE}") if one.parent.name.isdigit())
+        raise UserError(f"{path} isn't there: give a run's folder, one of its evaluations, or its {RESULTS}.")
+    if (path / RESULTS).is_file():
+        return path / RESULTS
+    numbered = (one.parent for one in path.glob(f"{EVALUATIONS}/*/{RESULTS}") if one.parent.name.isdigit())
     latest = max(numbered, key=lambda folder: int(folder.name), default=None)
     if latest is None:
         command = f"python -m jowa.evaluate {assignment('ckpt', str(path))}"
         raise UserError(f"{path} holds no finished evaluation: make one with {command}")
-    return latest / RESULTS_FILE
+    return latest / RESULTS
 
 
 def read_results(path: Path) -> Results:
@@ -48,6 +47,7 @@ def read_results(path: Path) -> Results:
     try:
         content = json.loads(path.read_bytes())
         results: Results = decode(Results, content, "")
+        _check(results)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from error
     except (ValueError, OverflowError, RecursionError) as error:
@@ -55,6 +55,34 @@ def read_results(path: Path) -> Results:
             f"{path} isn't the complete file of an evaluation by this version ({error}): evaluate again."
         ) from error
     return results
+
+
+def _check(results: Results) -> None:
+    """Raises ValueError where parts contradict one another."""
+    modes = [mode.mode for mode in results.modes]
+    if len(set(modes)) != len(modes):
+        raise ValueError(f"modes holds a way of playing twice: {', '.join(modes)}")
+    for number, mode in enumerate(results.modes):
+        _check_mode(mode, f"modes[{number}]")
+    for key in ("first_seed", "episodes", "repeated_episodes") if results.tuning else ():
+        _of(int, results.tuning.get(key, 0 if key == "repeated_episodes" else None), f"tuning.{key}")
+
+
+def _check_mode(mode: ModeResult, place: str) -> None:
+    seeds = [(one.game, one.seed) for one in mode.episodes]
+    counts = {score.game: score.episodes for score in mode.games}
+    if not seeds or len(counts) != len(mode.games):
+        raise ValueError(f"{place} has {'a game twice' if seeds else 'no episodes'}")
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"{place}.episodes holds a game's seed twice")
+    for game in dict.fromkeys((*counts, *(game for game, _ in seeds))):
+        found = len(mode.of(game))
+        if counts.get(game) != found:
+            raise ValueError(f"{place} has {found} episodes of {game}, its score is of {counts.get(game, 0)}")
+    if any(one.mode != mode.mode for one in mode.episodes):
+        raise ValueError(f"{place}.episodes are not all of {mode.mode}")
+    for game, own in _of(dict, mode.planner.get("games", {}), f"{place}.planner.games").items():
+        _of(dict, own, f"{place}.planner.games.{game}")
 
 
 def decode(kind: Any, value: Any, place: str) -> Any:

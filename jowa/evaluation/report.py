@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from jowa.errors import UserError
 from jowa.evaluation import page, score_sections, sections
+from jowa.evaluation.baselines import nothing_published
 from jowa.evaluation.calibration_sections import calibration, q_calibration
 from jowa.evaluation.codebook_section import codebook
 from jowa.evaluation.curve_section import training
@@ -85,11 +86,12 @@ def _diagnostics(results: Results) -> list[str]:
 def above_random(results: Results, mode: ModeResult, game: str) -> bool | None:
     """Whether a game's mean return lies above random play's with intervals apart; None if that can't be told.
 
-    It can't where either was not played, nor from a single episode, whose interval is a point.
+    It can't where either was not played, nor from one episode of random play, whose interval is a point, nor where the
+    agent's episodes are all alike: they may be one and the same. Chance doesn't repeat itself, though returns may.
     """
     chance = results.mode(RANDOM)
     ours, theirs = mode.game(game), chance.game(game) if chance else None
-    if ours is None or theirs is None or min(ours.episodes, theirs.episodes) < 2:
+    if ours is None or theirs is None or min(ours.distinct, theirs.episodes) < 2:
         return None
     return ours.mean.value > theirs.mean.value and separated(ours.mean, theirs.mean)
 
@@ -115,22 +117,22 @@ def _cards(results: Results) -> str:
         if known:
             text = f"{sum(known)} of {len(known)}"
             cards.append(page.card("Games above random play", text, "mean return above, intervals apart"))
-        for label, aggregate in (
+        for name, aggregate in (
             ("Human-normalised score", mode.human_normalised),
             ("DQN-normalised score", mode.dqn_normalised),
         ):
             if aggregate is not None:
-                cards.append(_aggregate_card(label, aggregate))
+                cards.append(_aggregate_card(name, aggregate))
     episodes = sum(len(one.episodes) for one in results.modes)
     ways = f"{len(results.modes)} way{'s' if len(results.modes) != 1 else ''} of playing"
     cards.append(page.card("Episodes played", f"{episodes:,}", f"{ways}, {_minutes(results.wall_seconds)} in all"))
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _aggregate_card(label: str, aggregate: AggregateScore) -> str:
+def _aggregate_card(name: str, aggregate: AggregateScore) -> str:
     value = aggregate.interquartile_mean
     games = f"{len(aggregate.games)} game{'s' if len(aggregate.games) != 1 else ''}"
-    return page.card(label, page.number(value.value), f"interquartile mean of {games}, {_interval(value)}")
+    return page.card(name, page.number(value.value), f"interquartile mean of {games}, {_interval(value)}")
 
 
 def _warnings(results: Results) -> str:
@@ -145,7 +147,7 @@ def _score_table(results: Results) -> str:
     head = ["Game", *(label(one.mode) for one in results.modes), "Recorded data"]
     if mode is not None:
         head += ["Distinct episodes", "Human-normalised", "DQN-normalised", "Above random"]
-    head += [label(name) for name in results.baselines]
+    head += [label(name) for name in _published(results)]
     rows = [_score_row(results, mode, game) for game in results.games]
     confidence = f"{100 * results.bootstrap.confidence:.0f} %"
     explanation = (
@@ -156,10 +158,13 @@ def _score_table(results: Results) -> str:
         "scores of random play and a human tester: 0 plays like chance, 1 like the human; <b>DQN-normalised</b> puts "
         f"DQN in the human's place. Both are of play {_how(mode)}, as are the <b>distinct episodes</b>: those that "
         "differ from all earlier ones in return or length. A dash: no published score. <b>Above random</b>: "
-        "the mean lies above that of the random play measured here, and the two intervals have no point in common."
+        "the mean lies above that of the random play measured here, and the two intervals have no point in common; a "
+        "dash there: too few different episodes tell."
     )
-    if results.baselines:
+    if _published(results):
         explanation += " The last columns are <b>published</b> means, in game points, under their authors' own rules."
+    elif not results.baselines and (nothing := nothing_published(results.games)):
+        explanation += f" {nothing}"
     return page.section("Scores", explanation, page.table(head, rows))
 
 
@@ -180,8 +185,13 @@ def _score_row(results: Results, mode: ModeResult | None, game: str) -> list[str
         row.append(_estimate_cell(score.human_normalised if score else None))
         row.append(_estimate_cell(score.dqn_normalised if score else None))
         row.append(_verdict(above_random(results, mode, game)))
-    means = (by_game.get(game) for by_game in results.baselines.values())
+    means = (by_game.get(game) for by_game in _published(results).values())
     return [*row, *(page.cell("–" if mean is None else page.number(mean)) for mean in means)]
+
+
+def _published(results: Results) -> dict[str, Mapping[str, float]]:
+    """The baselines that have scores in any of the games."""
+    return {name: by_game for name, by_game in results.baselines.items() if by_game}
 
 
 def _verdict(above: bool | None) -> str:
@@ -195,7 +205,7 @@ def _score_figures(results: Results) -> str:
     explanation = (
         "Bars are mean returns in raw game points, lines their intervals, dots single episodes. The recorded "
         "data's mean has no dots: it is a property of the training data, not of this evaluation."
-        + (" Grey bars are published means." if results.baselines else "")
+        + (" Grey bars are published means." if _published(results) else "")
     )
     return page.section("Returns, game by game", explanation, page.grid(figures))
 

@@ -14,6 +14,7 @@ from jowa.errors import UserError
 from jowa.evaluation.diagnostics import Diagnostics
 from jowa.evaluation.episode import Episode
 from jowa.evaluation.improvement import Improvement
+from jowa.evaluation.labels import not_published
 from jowa.evaluation.modes import NO_PLANNING, PLANNING
 from jowa.evaluation.profiles import Profile, performance_profile
 from jowa.evaluation.q_calibration import QCalibration
@@ -26,6 +27,7 @@ from jowa.evaluation.scores import (
     game_score,
     mostly_repeated,
 )
+from jowa.evaluation.tuning_notes import tuning_warnings
 from jowa.evaluation.world_model import WorldModelEvidence
 from jowa.files import write_json
 from jowa.games import ReferenceScores
@@ -75,8 +77,8 @@ class Results:
     `weights` names the agent's weights (a hash), whatever folder they lie in; `unseen_games` are those it was never
     trained on. `held_out` says that the episodes the world model was measured on are known not to have trained it.
 
-    `baselines` are published algorithms' mean raw returns by game, `improvements` compare the agent's best way of
-    playing with its others and with them.
+    `baselines` are published algorithms' mean raw returns by game, empty where one that was asked for has none;
+    `improvements` compare the agent's best way of playing with its others and with them.
 
     `diagnostics` take the world model apart on the same episodes, None without any; `q_calibration` compares Q with
     what followed, in the play that was filmed and in recorded episodes.
@@ -129,25 +131,36 @@ class Results:
         return tuple(dict.fromkeys(score.game for mode in self.modes for score in mode.games))
 
     @property
+    def tuned(self) -> bool:
+        """Whether it played with settings that were chosen on other episodes."""
+        return bool(self.tuning) and self.mode(PLANNING) is not None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before believing the numbers."""
         repeated = self._where(_repeated)
         cut = self._where(_cut)
+        lacking = [name for name, means in self.baselines.items() if not means]
         sentences = []
         if self.unseen_games:
             sentences.append(f"The agent was never trained on {', '.join(self.unseen_games)}.")
         if repeated:
+            many = any(mostly_repeated(score) for mode in self.modes for score in mode.games)
             sentences.append(
-                f"Many episodes equal an earlier one in return and length ({repeated}): play may have repeated itself, "
-                "and the intervals then show less spread than independent episodes would. Sticky actions or no-op "
-                "starts make episodes differ."
+                f"{'Many' if many else 'Some'} episodes equal an earlier one in return and length ({repeated}): "
+                "play may have repeated itself, and the intervals then show less spread than independent episodes "
+                "would. Sticky actions or no-op starts make episodes differ."
             )
+        if self.tuned:
+            sentences += tuning_warnings(self.tuning)
         if self.world_model and not self.held_out:
             sentences.append(
                 "The world model was measured on all recorded episodes: nothing says whether it was trained on them."
             )
         if cut:
             sentences.append(f"Episodes were cut at the cap on their length, the game still going on ({cut}).")
+        if lacking:
+            sentences.append(not_published(lacking, self.games))
         return tuple(sentences)
 
     def _where(self, words: Callable[[GameScore, Sequence[Episode]], str]) -> str:
@@ -200,7 +213,7 @@ def score_mode(
 
 
 def _repeated(score: GameScore, episodes: Sequence[Episode]) -> str:
-    return f"{distinct_episodes(score)} distinct" if mostly_repeated(score) else ""
+    return f"{distinct_episodes(score)} distinct" if score.repeated else ""
 
 
 def _cut(score: GameScore, episodes: Sequence[Episode]) -> str:

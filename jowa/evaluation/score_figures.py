@@ -13,7 +13,7 @@ from jowa.evaluation.curves import Curve
 from jowa.evaluation.plots import COLOURS, STYLE, WIDTH, Bar, left_margin, shortened, svg
 from jowa.evaluation.profiles import Profile
 
-RUN_COLOURS = ("run1", "run2", "run3", "run4", "run5", "run6")
+RUN_COLOURS = tuple(name for name in COLOURS if name.startswith("run"))
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 
 
@@ -27,7 +27,7 @@ class Line:
 
 
 def run_colour(number: int) -> str:
-    """The colour of a run by its number in the comparison; they come again after the sixth, dashed."""
+    """The colour of a run by its number in the comparison; they come again after the last, dashed."""
     return RUN_COLOURS[number % len(RUN_COLOURS)]
 
 

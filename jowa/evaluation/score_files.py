@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jowa.evaluation.improvement import Improvement
 from jowa.evaluation.published_report import Cell, Table
-from jowa.evaluation.score_tables import MEASURES, score_table
+from jowa.evaluation.score_tables import MEASURES, board_table
 from jowa.evaluation.scoreboard import KINDS, Column, Scoreboard, aggregate
 from jowa.evaluation.scores import Estimate, GameScore
 from jowa.files import write_text
@@ -26,7 +26,7 @@ _LATEX = {
 
 def write_tables(folder: Path, board: Scoreboard, title: str) -> None:
     """Writes scores.csv, scores.md and scores.tex."""
-    table = score_table(board, title)
+    table = board_table(board, title)
     texts = {"scores.csv": as_csv(board), "scores.md": as_markdown(table), "scores.tex": as_latex(table)}
     for name, text in texts.items():
         write_text(folder / name, text)
@@ -60,11 +60,12 @@ def as_markdown(table: Table) -> str:
 def as_latex(table: Table) -> str:
     r"""A table environment for \input, in booktabs' style; needs \usepackage{booktabs}."""
     rows = [" & ".join(map(latex, map(_one_line, row))) + r" \\" for row in table.rows]
+    reading, *notes = table.text
     return "\n".join([
         r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{latex(table.title)}. {latex(' '.join(table.text))}}}",
+        rf"  \caption{{{latex(table.title)}. {latex(reading)}}}",
         rf"  \begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
         r"    \toprule",
         "    " + " & ".join(map(latex, table.head)) + r" \\",
@@ -72,6 +73,7 @@ def as_latex(table: Table) -> str:
         *(f"    {row}" for row in rows),
         r"    \bottomrule",
         r"  \end{tabular}",
+        *(rf"  \par\smallskip\footnotesize {latex(note)}" for note in notes),
         r"\end{table}",
         "",
     ])  # fmt: skip
@@ -107,7 +109,7 @@ def _game_lines(column: Column, score: GameScore) -> Iterator[Line]:
 
 
 def _improvement_line(board: Scoreboard, found: Improvement) -> Line:
-    ours = next(column for column in board.columns if found.ours in (column.label, column.mode.mode))
+    ours = next(column for column in board.columns if column.name == found.ours)
     measure = f"probability_of_improvement_over {found.theirs}"
     value = found.probability
     return (ours.run, ours.mode.mode, ALL_GAMES, measure, value.value, value.low, value.high, "", "")

@@ -162,7 +162,7 @@ def by_game(board: Scoreboard, found: Sequence[Improvement]) -> str:
 
 
 def _colour(board: Scoreboard, name: str) -> str:
-    return next((c.colour for c in board.columns if name in (c.mode.mode, c.label)), "published")
+    return next((column.colour for column in board.columns if column.name == name), "published")
 
 
 def _games(found: Sequence[Improvement]) -> str:

@@ -20,8 +20,11 @@ OF_EPISODES = ("pooled_interquartile_mean", "optimality_gap")
 """Those that can't be known from the games' means."""
 
 
-def score_table(board: Scoreboard, title: str) -> Table:
-    """Raw means by game with intervals and counts of distinct episodes, then the normalised scores' summaries."""
+def board_table(board: Scoreboard, title: str) -> Table:
+    """Raw means by game with intervals and counts of distinct episodes, then the normalised scores' summaries.
+
+    Its text is the caption, then a note for every difference and warning.
+    """
     head = ["Game"]
     for column in board.columns:
         head += [f"{column.label} (game points)", "Distinct episodes"]
@@ -29,7 +32,8 @@ def score_table(board: Scoreboard, title: str) -> Table:
     rows = [_game_row(board, game) for game in board.games]
     for kind in KINDS:
         rows += _summary_rows(board, kind)
-    return Table(title, (caption(board),), tuple(head), tuple(rows))
+    notes = (f"Note: {text}" for text in (*board.differences, *board.warnings))
+    return Table(title, (caption(board), *notes), tuple(head), tuple(rows))
 
 
 def caption(board: Scoreboard) -> str:

@@ -13,6 +13,7 @@ from jowa.evaluation.profiles import Profile
 from jowa.evaluation.protocol_names import rules
 from jowa.evaluation.results import ModeResult, Results
 from jowa.evaluation.scores import AggregateScore, BootstrapConfig, Normalisation, aggregate_score
+from jowa.evaluation.tuning_notes import how_tuned
 from jowa.games import ReferenceScores
 
 KINDS: dict[Normalisation, str] = {"human": "human-normalised", "dqn": "DQN-normalised"}
@@ -21,8 +22,9 @@ MODE_COLOURS = {RANDOM: "random", NO_PLANNING: "greedy", PLANNING: "planning"}
 
 @dataclass(frozen=True)
 class Column:
-    """One player's scores: a label, the run they are of, how it plays, and its colour in figures."""
+    """One player's scores: its name in `improvements`, a label, the run they are of, how it plays, and its colour."""
 
+    name: str
     label: str
     run: str
     mode: ModeResult
@@ -34,7 +36,8 @@ class Scoreboard:
     """Players side by side with published baselines.
 
     `games` are the table's rows, `conditions` the rules of play in a sentence, `labels` what the names in
-    `improvements` are shown as where that is not `label`'s answer.
+    `improvements` are shown as where that is not `label`'s answer. `differences` make runs hard to compare, `warnings`
+    are what a reader must know before believing the numbers.
     """
 
     columns: tuple[Column, ...]
@@ -45,6 +48,8 @@ class Scoreboard:
     conditions: str
     improvements: tuple[Improvement, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    differences: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def label(self, name: str) -> str:
         """What someone who is compared is called."""
@@ -55,16 +60,22 @@ def board_of(results: Results) -> Scoreboard:
     """One evaluation's ways of playing."""
     return Scoreboard(
         columns=tuple(
-            Column(label(mode.mode), results.name, mode, MODE_COLOURS.get(mode.mode, "planning"))
+            Column(mode.mode, label(mode.mode), results.name, mode, MODE_COLOURS.get(mode.mode, "planning"))
             for mode in results.modes
         ),
         baselines=tuple(baselines(tuple(results.baselines), [results.model], results.games)),
         games=results.games,
         references=results.references,
         bootstrap=results.bootstrap,
-        conditions=rules(results.protocol),
+        conditions=conditions(results),
         improvements=results.improvements,
+        warnings=results.warnings,
     )
+
+
+def conditions(results: Results) -> str:
+    """The rules of play, and on what the planner was tuned."""
+    return " ".join([rules(results.protocol), *([how_tuned(results.tuning)] if results.tuned else [])])
 
 
 def aggregate(mode: ModeResult, kind: Normalisation) -> AggregateScore | None:

@@ -174,7 +174,7 @@ def repetition(returns: Sequence[float]) -> Repetition:
 
 
 def mostly_repeated(score: GameScore) -> bool:
-    """Whether at least half of a game's episodes repeat an earlier one, so that its interval deserves a warning."""
+    """Whether at least half of a game's episodes repeat an earlier one."""
     return score.episodes > 1 and 2 * score.repeated >= score.episodes
 
 

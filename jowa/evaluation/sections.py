@@ -12,6 +12,7 @@ from jowa.evaluation import page
 from jowa.evaluation.film import DECISIONS_PER_SECOND, Film
 from jowa.evaluation.film_encoding import encode_film
 from jowa.evaluation.results import ModeResult, Results, plain
+from jowa.evaluation.tuning_notes import how_tuned
 from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence
 from jowa.games import GAMES
 from jowa.planning.strips import Strip, strip_png
@@ -163,6 +164,8 @@ def conditions(results: Results) -> str:
         f"An <b>agent step</b> is one decision: the action is held for {_held(results)}, lengths of episodes in agent "
         "steps. The same seeds are played in every way, and chance in an episode depends on its seed alone."
     )
+    if results.tuned:
+        explanation += f" {how_tuned(results.tuning)}"
     modes = [
         (f"{mode.mode}", f"{_settings(mode.planner) or 'no settings'}; {_pace(mode)}")
         for mode in results.modes

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jowa.errors import UserError
+from jowa.evaluation.folder import EVALUATIONS, RESULTS
 
-RESULTS = "results.json"
-FOLDER = "evaluations"
 _KEYS = ("created", "command", "checkpoint", "protocol", "seed", "bootstrap", "modes", "roms", "versions", "warnings")
 _SCORE = ("episodes", "repeated", "median", "minimum", "maximum", "mean_agent_steps")
 
@@ -50,7 +49,7 @@ def find_evaluation(run: Path, weights: str) -> tuple[StoredEvaluation | None, s
 
     A folder that was exported is an evaluation itself.
     """
-    numbered = [path for path in (run / FOLDER).glob("*") if path.name.isdigit()]
+    numbered = [path for path in (run / EVALUATIONS).glob("*") if path.name.isdigit()]
     folders = [*sorted(numbered, key=lambda path: int(path.name), reverse=True), run]
     finished = [path for path in folders if (path / RESULTS).is_file()]
     for folder in finished:
