@@ -85,6 +85,11 @@ def refusal(sentence: str) -> str:
     return _json({"kind": "refusal", "sentence": sentence})
 
 
+def trouble(problem: str) -> str:
+    """Why not even the session's state can be told; what was told last is still shown."""
+    return _json({"kind": "trouble", "problem": problem})
+
+
 def picture(frame: Frame) -> str:
     """A frame (84, 84) uint8 as a PNG's data URL."""
     buffer = io.BytesIO()

@@ -1,5 +1,5 @@
 // The connection to the session, and everything on the page but the plan and the player's hands.
-import { element, number, show } from "./dom.js";
+import { count, element, number, show } from "./dom.js";
 import { showPlan, startWalking } from "./plan.js";
 import { releaseKeys, showHands, startHands } from "./hands.js";
 
@@ -51,6 +51,7 @@ function hear(message) {
     if (!unanswered.length && state) showControls(state);
   }
   if (message.kind === "state") showState(message);
+  if (message.kind === "trouble") showTrouble(message.problem);
 }
 
 function showOpening(opening) {
@@ -84,6 +85,12 @@ function showState(next) {
   showPlan(next);
   if (before && next.agent_steps !== before.agent_steps) showRate();
   if (!next.running) element("rate").textContent = "";
+}
+
+// Nothing newer can be shown: the page stays as it is, paused.
+function showTrouble(problem) {
+  if (state) showState({ ...state, problem, plan: null, running: false });
+  else show("problem", problem);
 }
 
 function showControls(next) {
@@ -142,7 +149,7 @@ function showRate() {
   arrivals = arrivals.filter((time) => now - time < 2000);
   arrivals.push(now);
   const rate = arrivals.length > 3 ? ((arrivals.length - 1) * 1000) / (now - arrivals[0]) : 0;
-  element("rate").textContent = rate ? `· about ${rate.toFixed(0)} agent steps a second` : "";
+  element("rate").textContent = rate ? `· about ${count(Math.round(rate), "agent step")} a second` : "";
 }
 
 function startControls() {
