@@ -84,6 +84,7 @@ class Page:
         self._state, self._number = "", 0
         self._changed = asyncio.Condition()
         self._tabs: set[web.WebSocketResponse] = set()
+        self._opened = 0  # tabs so far
 
     def application(self) -> web.Application:
         """What aiohttp serves."""
@@ -134,24 +135,26 @@ class Page:
             return _plain(400, "This is the address of a websocket.")
         await tab.prepare(request)
         self._tabs.add(tab)
+        self._opened += 1
+        number = self._opened
         self._worker.watch(len(self._tabs))
         telling = asyncio.create_task(self._tell(tab))
         try:
             with contextlib.suppress(ConnectionError):  # it is gone
                 async for message in tab:
-                    await self._hear(tab, message)
+                    await self._hear(tab, number, message)
         finally:
             self._tabs.discard(tab)
             self._worker.watch(len(self._tabs))
             telling.cancel()
-            self._worker.order(read_command('{"do": "hold", "keys": []}'))
+            self._worker.order(read_command('{"do": "hold", "keys": []}', number))
         return tab
 
-    async def _hear(self, tab: web.WebSocketResponse, message: Any) -> None:
+    async def _hear(self, tab: web.WebSocketResponse, number: int, message: Any) -> None:
         try:
             if message.type != WSMsgType.TEXT:
                 raise UserError("A message must be text, a JSON object.")
-            await asyncio.wrap_future(self._worker.order(read_command(message.data)))
+            await asyncio.wrap_future(self._worker.order(read_command(message.data, number)))
             answer = done()
         except UserError as error:
             answer = refusal(str(error))

@@ -65,6 +65,8 @@ function showOpening(opening) {
   element("game").replaceChildren(group("Trained on", opening.trained), group("Never seen", opening.others));
   element("planner").replaceChildren(...options(opening.planners));
   element("width").max = opening.limits.width;
+  element("horizon").max = opening.limits.blocks - 1;
+  element("context").max = opening.limits.blocks;
   element("simulations").max = opening.limits.simulations;
   element("blocks").textContent = opening.limits.blocks;
   planner = "";
@@ -161,7 +163,7 @@ function startControls() {
   });
   on("restart", "click", () => send({ do: "restart" }));
   on("speed", "input", () => send({ do: "speed", speed: Number(element("speed").value) }));
-  on("temperature", "change", () => send({ do: "temperature", temperature: Number(element("temperature").value) }));
+  on("temperature", "change", () => send({ do: "temperature", temperature: entered("temperature") }));
   for (const driver of ["agent", "human"]) {
     on(`driver_${driver}`, "change", () => {
       send({ do: "drive", driver });
@@ -183,8 +185,13 @@ function settingsAsked() {
   const asked = { do: "plan_with", name: element("planner").value };
   // What is published goes with the name alone.
   if (asked.name === "published") return asked;
-  for (const key of ["width", "horizon", "context", "simulations"]) asked[key] = Number(element(key).value);
+  for (const key of ["width", "horizon", "context", "simulations"]) asked[key] = entered(key);
   return asked;
+}
+
+// Null for an empty field, which is no 0.
+function entered(id) {
+  return element(id).value === "" ? null : Number(element(id).value);
 }
 
 startControls();
