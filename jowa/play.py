@@ -9,11 +9,14 @@ Serves a page on localhost, for this machine alone, until Ctrl-C. Nothing is wri
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import webbrowser
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -78,7 +81,8 @@ def main(config: PlayConfig) -> None:
     # Before the agent is read, which takes longer than finding out that the port is taken.
     listening = listen(config.port)
     with listening, closing(open_session(config, device)) as session:
-        asyncio.run(serve(session, listening, lambda address: _announce(address, config.open)))
+        if not asyncio.run(serve(session, listening, lambda address: _announce(address, config.open))):
+            _leave()
     print("Stopped.")
 
 
@@ -102,6 +106,14 @@ def _announce(address: str, opens: bool) -> None:
     print(f"Open {address} in a browser on this machine; Ctrl-C ends it.", flush=True)
     if opens:
         webbrowser.open(address)
+
+
+def _leave() -> NoReturn:
+    """End at once: an interpreter that ends the usual way while a thread is inside torch is aborted."""
+    with suppress(OSError):  # nobody may be reading any more
+        print("Stopped.", flush=True)
+        sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -46,6 +47,36 @@ def test_it_serves_until_ctrl_c_and_leaves_nothing(agent: Path) -> None:
         "jowa: The agent was never trained on Boxing, only on Pong: its plans and dreams may mean little.\n"
     )
     assert sorted(path.name for path in agent.iterdir()) == before
+
+
+def test_ctrl_c_during_a_slow_decision_ends_it_as_well(agent: Path) -> None:
+    process = start([sys.executable, "-c", SLOW, f"ckpt={agent}", "port=0", "device=cpu", "threads=1"], cwd=agent)
+    assert process.stdout is not None
+    try:
+        assert "thinking\n" in (process.stdout.readline(), process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, output, errors) == (0, "Stopped.\n", "")
+
+
+# Most of its time is spent inside torch, where an interpreter that ends aborts a thread.
+SLOW = """
+import torch
+import jowa.play
+from jowa.cli import run
+from jowa.playing.thought import Thinker
+
+def think(*_):
+    print("thinking", flush=True)
+    many = torch.ones(1500, 1500)
+    while True:
+        many @ many
+
+Thinker.think = think
+run(jowa.play.main, jowa.play.PlayConfig, "play")
+"""
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,13 @@ BAD = {
     '{"do": "hold", "keys": [["UP"]]}': "keys must be a list of some of UP, DOWN",
     '{"do": "step", "action": 1.5}': "action must be a whole number from 0 to 255, not 1.5.",
     '{"do": "step", "action": -1}': "action must be a whole number from 0 to 255, not -1.",
+    '{"do": "plan_with", "width": 16, "horizon": 2}': "width=16 and horizon=2 imagine up to 272 agent steps a decision",
+    '{"do": "plan_with", "width": 8, "horizon": 3, "context": 1}': "width=8 and horizon=3 imagine up to 136",
+    '{"do": "plan_with", "name": "mcts", "simulations": 65}': "simulations must be a whole number from 1 to 64",
+    '{"do": "plan_with", "context": 0}': "context must be a whole number from 1 to 8, not 0.",
+    '{"do": "plan_with", "context": null}': "context is empty: give it a whole number from 1 to 8.",
+    '{"do": "plan_with", "horizon": 8}': "horizon must be a whole number from 0 to 7, not 8.",
+    '{"do": "temperature", "temperature": null}': "temperature is empty: give it a number from 0 to 10.",
     '{"do": "plan_with", "width": 1000000}': "width must be a whole number from 1 to 16, not 1000000.",
     '{"do": "plan_with", "width": ' + "9" * 4000 + "}": "width must be a whole number from 1 to 16, not 9+….",
     '{"do": "game", "game": "../../etc"}': None,
@@ -56,7 +63,16 @@ def test_bad_messages_are_one_sentence_and_change_nothing() -> None:
         assert present(session) == before, text
 
 
-@settings(max_examples=50, deadline=None)
+def test_a_decision_may_imagine_as_many_steps_as_a_page_can_wait_for() -> None:
+    session = small_session()
+    for asked in ({"width": 16, "horizon": 1}, {"width": 3, "horizon": 7, "context": 1}, {"width": 16, "horizon": 0}):
+        read_command(json.dumps({"do": "plan_with", **asked})).apply(session)
+        assert (session.planner.width, session.planner.horizon) == (asked["width"], asked["horizon"])
+    read_command('{"do": "plan_with", "name": "mcts", "horizon": 2, "simulations": 64}').apply(session)
+    assert session.planner.name == "mcts", "which has no width"
+
+
+@settings(max_examples=20, deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
 def test_no_value_of_any_kind_is_more_than_refused(value: Any) -> None:
     for key, do in (("speed", "speed"), ("keys", "hold"), ("game", "game"), ("action", "step"), ("do", "do")):

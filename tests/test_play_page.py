@@ -144,6 +144,11 @@ def test_one_dreams_and_wakes_where_one_was(opened: Opened, session: Session) ->
 
 def test_planner_and_game_change_while_it_runs(opened: Opened, session: Session) -> None:
     page = opened.page
+    opened.until("text('plan_words').endsWith('(beam: 2 futures of 1 agent step).')")
+    page.fill("#context", "")
+    page.click("#apply")
+    opened.until("text('settings_refusal') === 'context is empty: give it a whole number from 1 to 8.'")
+    page.fill("#context", "3")
     page.fill("#width", "3")
     page.fill("#horizon", "2")
     page.click("#apply")
@@ -158,9 +163,11 @@ def test_planner_and_game_change_while_it_runs(opened: Opened, session: Session)
     opened.until("document.getElementById('no_future') && text('plan_words').includes('greedy')")
     assert page.is_visible("#no_future") and page.is_hidden("#settings_refusal")
     page.select_option("#planner", "mcts")
-    page.fill("#horizon", "2")
+    page.fill("#horizon", "1")
+    page.fill("#simulations", "1")
     page.click("#apply")
-    opened.until("text('plan_words').includes('simulations') && document.querySelector('.strip img')")
+    opened.until("text('plan_words').includes('(mcts: 1 simulation up to 1 agent step deep') "
+                 "&& document.querySelector('.strip img')")
     page.select_option("#game", "Boxing")
     opened.until("text('title') === 'jowa.play: Boxing'")
     assert "never trained on Boxing" in opened.text("warning") and page.is_visible("#warning")

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import queue
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from play_fixtures import served, small_session
 
 from jowa.errors import UserError
-from jowa.playing.commands import read_command
 from jowa.playing.server import Page, listen
-from jowa.playing.worker import Worker
-from jowa.playing.worlds import World
 
 
 @pytest.fixture(scope="module")
@@ -155,46 +152,34 @@ def test_tabs_share_the_session(port: int) -> None:
     with_tabs(port, 2, talk)
 
 
-def test_time_goes_on_only_while_somebody_watches() -> None:
-    session, states = small_session(), queue.SimpleQueue[str]()
-    worker = Worker(session, states.put)
-    worker.start()
-    for speed in (10, 20, 30):
-        worker.order(read_command(json.dumps({"do": "speed", "speed": speed}))).result(20)
-    assert session.running and session.real.agent_steps == 0
-    worker.watch(1)
-    while json.loads(states.get(timeout=20))["agent_steps"] < 2:
-        pass
-    worker.stop()
+def test_a_tab_that_closes_lets_go_of_what_it_holds_itself(port: int) -> None:
+    async def talk(one: Tab, other: Tab, third: Tab) -> None:
+        await one.say(do="run", running=False)
+        await one.say(do="drive", driver="human")
+        await one.say(do="hold", keys=["RIGHT"])
+        await one.next("state", holds="RIGHT")
+        await other.socket.close()
+        assert (await one.next("state"))["holds"] == "RIGHT"
+        await third.next("state", holds="RIGHT")
+        await one.socket.close()
+        await third.next("state", holds="NOOP")
+        await third.say(do="drive", driver="agent")
+
+    with_tabs(port, 3, talk)
 
 
-def test_what_fails_while_it_plays_pauses_the_game_and_is_told() -> None:
-    session, states = small_session(), queue.SimpleQueue[str]()
-    worker = Worker(session, states.put)
-    real, session.world = session.world, Broken(session.world)
-    worker.start()
-    worker.watch(1)
-    while not (state := json.loads(states.get(timeout=20)))["problem"]:
-        pass
-    assert state["problem"] == "The game is broken: mend it." and not state["running"] and state["plan"] is None
-    session.world = real
-    worker.order(read_command('{"do": "step"}')).result(20)
-    while json.loads(states.get(timeout=20))["problem"]:
-        pass
-    worker.stop()
+def test_at_port_80_its_names_go_without_the_port() -> None:
+    names = {"127.0.0.1": 200, "localhost": 200, "localhost:80": 200, "localhost:8080": 403, "evil.example": 403}
 
+    async def main() -> None:
+        async with TestClient(TestServer(Page(small_session(), 80).application())) as client:
+            for host, status in names.items():
+                assert (await client.get("/", headers={"Host": host})).status == status, host
+                fields = {"Host": "localhost", "Origin": f"http://{host}"}
+                # 400: it may connect, but this is no websocket.
+                assert (await client.get("/ws", headers=fields)).status == (400 if status == 200 else 403), host
 
-class Broken:
-    """A world in which nothing can be played."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.world, name)
-
-    def step(self, action: int) -> None:
-        raise UserError("The game is broken: mend it.")
+    asyncio.run(main())
 
 
 def test_bad_messages_get_a_sentence_and_the_next_one_is_heard(port: int) -> None:

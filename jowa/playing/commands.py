@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jowa.errors import UserError
 from jowa.games import LARGEST_ACTION_SET
-from jowa.planning.config import PLANNERS
+from jowa.planning.config import PLANNERS, PlannerConfig
 from jowa.playing.keys import KEYS
 from jowa.playing.session import AGENT, HUMAN, SPEEDS, Session
 
 LONGEST = 4096
 """Bytes of a message."""
 
-MOST_FUTURES, MOST_SIMULATIONS, MOST_FRAMES = 16, 200, 64
-"""What a page may ask of a planner: beyond these a decision takes minutes."""
+MOST_FUTURES, MOST_IMAGINED = 16, 64
+"""Futures kept and steps imagined a decision that a page may ask of a planner: beyond these it takes minutes."""
 
 Check = Callable[[str, Any], Any]
 """Takes a key and its value, returns the value or raises UserError."""
@@ -35,8 +35,8 @@ class Command:
         _COMMANDS[self.do].act(session, **self.values)
 
 
-def read_command(text: str) -> Command:
-    """Raises UserError, one sentence, for whatever isn't a command."""
+def read_command(text: str, tab: int = 0) -> Command:
+    """What a tab asks, each of which has a number. Raises UserError, one sentence, for whatever isn't a command."""
     if len(text.encode("utf-8", "surrogatepass")) > LONGEST:
         raise UserError(f"A message may have {LONGEST:,} bytes, and this one has more.")
     try:
@@ -56,7 +56,8 @@ def read_command(text: str) -> Command:
         if key not in message:
             raise UserError(f"'{do}' needs {key}.")
     checks = kind.needs | kind.takes
-    return Command(do, {key: checks[key](key, value) for key, value in message.items()})
+    values = {key: checks[key](key, value) for key, value in message.items()}
+    return Command(do, values | {"tab": tab} if do == "hold" else values)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class _Kind:
 def _number(low: float, high: float, whole: bool = False) -> Check:
     def check(key: str, value: Any) -> Any:
         kind = int if whole else int | float
+        if value is None:
+            raise UserError(f"{key} is empty: give it a {'whole ' * whole}number from {low:g} to {high:g}.")
         # True is an int to Python; NaN is within no bounds.
         if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
             raise UserError(f"{key} must be a {'whole ' * whole}number from {low:g} to {high:g}, not {_short(value)}.")
@@ -115,6 +118,31 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
+def _later(key: str, value: Any) -> Any:
+    """For what depends on the model."""
+    return value
+
+
+def _plan_with(session: Session, **values: Any) -> None:
+    for key, low, high in (("context", 1, session.blocks), ("horizon", 0, session.blocks - 1)):
+        if key in values:
+            _number(low, high, whole=True)(key, values[key])
+    asked = replace(session.planner, **values)
+    if _imagined(asked) > MOST_IMAGINED:
+        raise UserError(
+            f"width={asked.width} and horizon={asked.horizon} imagine up to {_imagined(asked)} agent steps a decision, "
+            f"more than the {MOST_IMAGINED} that this page allows: lower one of them."
+        )
+    session.plan_with(**values)
+
+
+def _imagined(planner: PlannerConfig) -> int:
+    """Agent steps a decision of beam search, at most; what others imagine is limited already."""
+    if planner.name != "beam" or planner.horizon == 0:
+        return 0
+    return planner.width + (planner.horizon - 1) * planner.width**2
+
+
 _ACTION = _optional(_number(0, LARGEST_ACTION_SET - 1, whole=True))
 
 _COMMANDS: dict[str, _Kind] = {
@@ -129,14 +157,14 @@ _COMMANDS: dict[str, _Kind] = {
     "wake": _Kind(Session.wake, {}, {}),
     "temperature": _Kind(Session.set_temperature, {"temperature": _number(0, 10)}, {}),
     "plan_with": _Kind(
-        Session.plan_with,
+        _plan_with,
         {},
         {
             "name": _choice(*PLANNERS),
             "width": _number(1, MOST_FUTURES, whole=True),
-            "horizon": _number(0, MOST_FRAMES, whole=True),
-            "context": _number(1, MOST_FRAMES, whole=True),
-            "simulations": _number(1, MOST_SIMULATIONS, whole=True),
+            "horizon": _later,
+            "context": _later,
+            "simulations": _number(1, MOST_IMAGINED, whole=True),
         },
     ),
     "game": _Kind(Session.choose_game, {"game": _text}, {}),

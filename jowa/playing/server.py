@@ -28,6 +28,9 @@ ADDRESS = "127.0.0.1"
 _LONGEST_READ = 2**16
 """Bytes of a message that is still answered; the connection of a longer one is closed."""
 
+_PORT_LEFT_OUT = 80
+"""Browsers don't name it in Host and Origin."""
+
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 _HEADERS = {
@@ -66,7 +69,12 @@ class Page:
     """The application around one session."""
 
     def __init__(self, session: Session, port: int) -> None:
-        self.hosts = frozenset(f"{name}:{port}" for name in ("localhost", ADDRESS, "[::1]"))
+        """at_rest: whether, after the end, nothing uses the session any more."""
+        names = ("localhost", ADDRESS, "[::1]")
+        self.hosts = frozenset(f"{name}:{port}" for name in names)
+        if port == _PORT_LEFT_OUT:
+            self.hosts |= frozenset(names)
+        self.at_rest = True
         self._opening = opening(session)
         self._worker = Worker(session, self._publish)
         self._files = {
@@ -76,6 +84,7 @@ class Page:
         self._state, self._number = "", 0
         self._changed = asyncio.Condition()
         self._tabs: set[web.WebSocketResponse] = set()
+        self._opened = 0  # tabs so far
 
     def application(self) -> web.Application:
         """What aiohttp serves."""
@@ -96,7 +105,7 @@ class Page:
         # A tab that doesn't listen any more isn't waited for.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*goodbyes, return_exceptions=True), timeout=2)
-        await asyncio.to_thread(self._worker.stop)
+        self.at_rest = await asyncio.to_thread(self._worker.stop)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -126,24 +135,26 @@ class Page:
             return _plain(400, "This is the address of a websocket.")
         await tab.prepare(request)
         self._tabs.add(tab)
+        self._opened += 1
+        number = self._opened
         self._worker.watch(len(self._tabs))
         telling = asyncio.create_task(self._tell(tab))
         try:
             with contextlib.suppress(ConnectionError):  # it is gone
                 async for message in tab:
-                    await self._hear(tab, message)
+                    await self._hear(tab, number, message)
         finally:
             self._tabs.discard(tab)
             self._worker.watch(len(self._tabs))
             telling.cancel()
-            self._worker.order(read_command('{"do": "hold", "keys": []}'))
+            self._worker.order(read_command('{"do": "hold", "keys": []}', number))
         return tab
 
-    async def _hear(self, tab: web.WebSocketResponse, message: Any) -> None:
+    async def _hear(self, tab: web.WebSocketResponse, number: int, message: Any) -> None:
         try:
             if message.type != WSMsgType.TEXT:
                 raise UserError("A message must be text, a JSON object.")
-            await asyncio.wrap_future(self._worker.order(read_command(message.data)))
+            await asyncio.wrap_future(self._worker.order(read_command(message.data, number)))
             answer = done()
         except UserError as error:
             answer = refusal(str(error))
@@ -171,8 +182,11 @@ class Page:
             self._changed.notify_all()
 
 
-async def serve(session: Session, listening: socket.socket, ready: Callable[[str], None]) -> None:
-    """Serve the page until a signal to stop; `ready` is called with its address once it can be opened."""
+async def serve(session: Session, listening: socket.socket, ready: Callable[[str], None]) -> bool:
+    """Serve the page until a signal to stop; `ready` is called with its address once it can be opened.
+
+    Returns whether the session came to rest; False while a thread is still at a decision.
+    """
     port = listening.getsockname()[1]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -180,7 +194,8 @@ async def serve(session: Session, listening: socket.socket, ready: Callable[[str
         loop.add_signal_handler(number, stop.set)
     # What strangers send isn't this process's error; they are answered, and nobody else needs to know.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-    runner = web.AppRunner(Page(session, port).application(), access_log=None, shutdown_timeout=1.0)
+    page = Page(session, port)
+    runner = web.AppRunner(page.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
@@ -188,6 +203,7 @@ async def serve(session: Session, listening: socket.socket, ready: Callable[[str
         await stop.wait()
     finally:
         await runner.cleanup()
+    return page.at_rest
 
 
 async def _secure(request: web.Request, response: web.StreamResponse) -> None:

@@ -22,7 +22,7 @@ from jowa.games import action_names, check_game, legal_actions, legal_mask
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig
 from jowa.planning.execution import ExecutionConfig
-from jowa.playing.keys import action_for
+from jowa.playing.hands import Hands
 from jowa.playing.thought import Thinker, Thought
 from jowa.playing.worlds import DreamWorld, Ending, Here, RealWorld, World, other_starts
 
@@ -81,10 +81,7 @@ class Session:
         self.played: Played | None = None
         self._asked = rules.planner
         self._tie_tolerance = rules.planner.tie_tolerance
-        self._held: list[str] = []
-        self._tapped: list[str] = []
-        self._button: int | None = None
-        self._tapped_button: int | None = None
+        self._hands = Hands()
         self._open(game)
 
     def _open(self, game: str) -> None:
@@ -94,7 +91,7 @@ class Session:
         self.game, self.planner = game, planner
         self.world: World = self.real
         self.start, self.notice = "", ""
-        self._release()
+        self._hands.release()
         self._look()
 
     @property
@@ -110,7 +107,7 @@ class Session:
 
     def tick(self) -> None:
         """One agent step by whoever drives; nothing while a game that can't idle waits for a key."""
-        action = self._human_action() if self.driver == HUMAN else None
+        action = self._hands.take(self.game) if self.driver == HUMAN else None
         if self.driver == HUMAN and action is None:
             return
         self._play(action)
@@ -118,7 +115,7 @@ class Session:
     def step(self, action: int | None = None) -> None:
         """One agent step, by the given legal action or else by whoever drives."""
         if action is None and self.driver == HUMAN:
-            action = self._human_action()
+            action = self._hands.take(self.game)
             if action is None:
                 raise UserError(f"{self.game} has no action that does nothing: hold a key or a button.")
         self._check_legal(action)
@@ -152,29 +149,18 @@ class Session:
         played = int(with_chance(np.array([action]), turn, legal_mask(self.game)[None], chance)[0])
         return played, AGENT if played == action else "chance"
 
-    def _human_action(self) -> int | None:
-        tapped, self._tapped = self._tapped, []
-        button, self._tapped_button = self._tapped_button, None
-        if button is None:
-            button = self._button
-        keys = [key for key in self._held if key not in tapped] + tapped
-        return action_for(keys, self.game) if button is None else button
+    def hold(self, keys: Sequence[str], action: int | None = None, tab: int = 0) -> None:
+        """The human at a tab holds keys, in the order pressed, or the button of one action; a tap counts for one step.
 
-    def hold(self, keys: Sequence[str], action: int | None = None) -> None:
-        """The human holds keys, in the order pressed, or the button of one action; a tap counts for one step."""
+        What other tabs hold stays held.
+        """
         self._check_legal(action)
-        self._tapped += [key for key in keys if key not in self._held and key not in self._tapped]
-        if action is not None and action != self._button:
-            self._tapped_button = action
-        self._held, self._button = list(keys), action
+        self._hands.hold(keys, action, tab)
 
     @property
     def holds(self) -> int | None:
-        """The action that the keys held mean; None where they mean none."""
-        return self._button if self._button is not None else action_for(self._held, self.game)
-
-    def _release(self) -> None:
-        self._held, self._tapped, self._button, self._tapped_button = [], [], None, None
+        """The action that what is held means; None where it means none."""
+        return self._hands.holds(self.game)
 
     def restart(self) -> None:
         """Begin another episode: with the next seed, or in a dream at the next start."""
@@ -193,7 +179,7 @@ class Session:
     def drive(self, driver: str) -> None:
         """Give the controls to the agent or the human."""
         self.driver = driver
-        self._release()
+        self._hands.release()
 
     def show_plan(self, shown: bool) -> None:
         """Whether the agent's plan is made and shown while the human plays."""

@@ -12,7 +12,7 @@ from PIL import Image
 from jowa.evaluation.page import data_url
 from jowa.games import action_names, legal_actions
 from jowa.planning.config import PLANNERS
-from jowa.playing.commands import MOST_FUTURES, MOST_SIMULATIONS
+from jowa.playing.commands import MOST_FUTURES, MOST_IMAGINED
 from jowa.playing.history import Frame
 from jowa.playing.keys import keys_of, no_op
 from jowa.playing.roster import never_seen, other_games, trained_games
@@ -25,7 +25,7 @@ def opening(session: Session) -> str:
     """What a page needs to know once: the games and the limits."""
     agent, model = session.agent, session.agent.model.config
     planners = [name for name in PLANNERS if name != "published" or official_evaluation(model.name)]
-    limits = {"blocks": session.blocks, "width": MOST_FUTURES, "simulations": MOST_SIMULATIONS, "speed": SPEEDS}
+    limits = {"blocks": session.blocks, "width": MOST_FUTURES, "simulations": MOST_IMAGINED, "speed": SPEEDS}
     return _json(
         {"kind": "opening", "model": model.name, "trained": trained_games(agent), "others": other_games(agent),
          "planners": planners, "limits": limits}
@@ -83,6 +83,11 @@ def done() -> str:
 def refusal(sentence: str) -> str:
     """That a message was refused, and why."""
     return _json({"kind": "refusal", "sentence": sentence})
+
+
+def trouble(problem: str) -> str:
+    """Why not even the session's state can be told; what was told last is still shown."""
+    return _json({"kind": "trouble", "problem": problem})
 
 
 def picture(frame: Frame) -> str:

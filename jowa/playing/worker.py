@@ -15,7 +15,7 @@ import torch
 from jowa.errors import UserError
 from jowa.playing.commands import Command
 from jowa.playing.session import Session
-from jowa.playing.state import present
+from jowa.playing.state import present, trouble
 
 
 class Worker:
@@ -39,11 +39,12 @@ class Worker:
         """Begin; the first state is published at once."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End after the step it is at; waits for that, but not for ever."""
+    def stop(self) -> bool:
+        """End after the step it is at; False if that takes longer than a moment, and the session is still in use."""
         self._stopped.set()
         self._orders.put(None)
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=1)
+        return not self._thread.is_alive()
 
     def watch(self, watchers: int) -> None:
         """So many are watching now."""
@@ -84,6 +85,8 @@ class Worker:
         return self._session.running and self._watched > 0
 
     def _carry_out(self, command: Command, done: Future[None]) -> None:
+        if not done.set_running_or_notify_cancel():
+            return
         try:
             command.apply(self._session)
             self._problem = ""
@@ -102,7 +105,7 @@ class Worker:
             self._fail(error)
 
     def _tell(self) -> None:
-        """Publish the state, without a plan if that is what fails."""
+        """Publish the state, without a plan if that is what fails, and the problem alone if everything does."""
         state = ""
 
         def write() -> None:
@@ -110,7 +113,9 @@ class Worker:
             state = present(self._session, self._problem)
 
         self._attempt(write)
-        self._publish(state or present(self._session, self._problem))
+        if not state:
+            self._attempt(write)
+        self._publish(state or trouble(self._problem))
 
     def _fail(self, error: Exception) -> None:
         """Pause, and tell why."""

@@ -10,6 +10,11 @@ export function show(id, sentence) {
   line.hidden = !sentence;
 }
 
+// "1 agent step", "2 agent steps".
+export function count(many, noun) {
+  return `${many} ${noun}${many === 1 ? "" : "s"}`;
+}
+
 // A number for reading: at most two decimals, a true minus sign.
 export function number(value, digits = 2) {
   if (value === null || value === undefined) return "–";

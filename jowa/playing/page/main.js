@@ -1,5 +1,5 @@
 // The connection to the session, and everything on the page but the plan and the player's hands.
-import { element, number, show } from "./dom.js";
+import { count, element, number, show } from "./dom.js";
 import { showPlan, startWalking } from "./plan.js";
 import { releaseKeys, showHands, startHands } from "./hands.js";
 
@@ -51,6 +51,7 @@ function hear(message) {
     if (!unanswered.length && state) showControls(state);
   }
   if (message.kind === "state") showState(message);
+  if (message.kind === "trouble") showTrouble(message.problem);
 }
 
 function showOpening(opening) {
@@ -64,6 +65,8 @@ function showOpening(opening) {
   element("game").replaceChildren(group("Trained on", opening.trained), group("Never seen", opening.others));
   element("planner").replaceChildren(...options(opening.planners));
   element("width").max = opening.limits.width;
+  element("horizon").max = opening.limits.blocks - 1;
+  element("context").max = opening.limits.blocks;
   element("simulations").max = opening.limits.simulations;
   element("blocks").textContent = opening.limits.blocks;
   planner = "";
@@ -84,6 +87,12 @@ function showState(next) {
   showPlan(next);
   if (before && next.agent_steps !== before.agent_steps) showRate();
   if (!next.running) element("rate").textContent = "";
+}
+
+// Nothing newer can be shown: the page stays as it is, paused.
+function showTrouble(problem) {
+  if (state) showState({ ...state, problem, plan: null, running: false });
+  else show("problem", problem);
 }
 
 function showControls(next) {
@@ -142,7 +151,7 @@ function showRate() {
   arrivals = arrivals.filter((time) => now - time < 2000);
   arrivals.push(now);
   const rate = arrivals.length > 3 ? ((arrivals.length - 1) * 1000) / (now - arrivals[0]) : 0;
-  element("rate").textContent = rate ? `· about ${rate.toFixed(0)} agent steps a second` : "";
+  element("rate").textContent = rate ? `· about ${count(Math.round(rate), "agent step")} a second` : "";
 }
 
 function startControls() {
@@ -154,7 +163,7 @@ function startControls() {
   });
   on("restart", "click", () => send({ do: "restart" }));
   on("speed", "input", () => send({ do: "speed", speed: Number(element("speed").value) }));
-  on("temperature", "change", () => send({ do: "temperature", temperature: Number(element("temperature").value) }));
+  on("temperature", "change", () => send({ do: "temperature", temperature: entered("temperature") }));
   for (const driver of ["agent", "human"]) {
     on(`driver_${driver}`, "change", () => {
       send({ do: "drive", driver });
@@ -176,8 +185,13 @@ function settingsAsked() {
   const asked = { do: "plan_with", name: element("planner").value };
   // What is published goes with the name alone.
   if (asked.name === "published") return asked;
-  for (const key of ["width", "horizon", "context", "simulations"]) asked[key] = Number(element(key).value);
+  for (const key of ["width", "horizon", "context", "simulations"]) asked[key] = entered(key);
   return asked;
+}
+
+// Null for an empty field, which is no 0.
+function entered(id) {
+  return element(id).value === "" ? null : Number(element(id).value);
 }
 
 startControls();

@@ -1,5 +1,5 @@
 // The agent's plan: bars of expected Q, the futures as film strips, and walking along them frame by frame.
-import { element, number } from "./dom.js";
+import { count, element, number } from "./dom.js";
 
 let page = null;
 let state = null;
@@ -30,10 +30,11 @@ function showWords() {
     return;
   }
   const settings = state.planner;
+  const steps = count(settings.horizon, "agent step");
   const how = {
     greedy: "no look ahead",
-    beam: `${settings.width} futures of ${settings.horizon} agent steps`,
-    mcts: `${settings.simulations} simulations up to ${settings.horizon} agent steps deep, shown by their first step`,
+    beam: `${count(settings.width, "future")} of ${steps}`,
+    mcts: `${count(settings.simulations, "simulation")} up to ${steps} deep, shown by the first step`,
   }[settings.name];
   words.textContent = `It would play ${plan.name}, worth ${number(plan.value, 3)} (${settings.name}: ${how}).`;
 }
