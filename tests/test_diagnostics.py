@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_world import VOCABULARY, K, decode_slowly, make_batch, small_world_model
 
+from jowa.evaluation import held_out
 from jowa.evaluation.calibration import EDGES, reliability, wilson
 from jowa.evaluation.codebook import codebook_use
 from jowa.evaluation.diagnostics import Diagnostics, diagnose
@@ -99,6 +101,17 @@ def test_scores_by_horizon_equal_counting_by_hand(model, found):
         assert score.copy.low <= score.copy.value <= score.copy.high
     first = pooled.scores[0]
     assert first.dream == first.one_step, "the first step knows nothing but true frames either way"
+
+
+def test_dreamed_sequences_are_a_quarter_of_those_measured(monkeypatch):
+    for name in ("encode", "measure_world_model", "recorded_q"):
+        monkeypatch.setattr(held_out, name, mock.Mock())
+    monkeypatch.setattr(held_out, "eventful_sequences", lambda data: np.zeros(0, np.int64))
+    monkeypatch.setattr(held_out, "diagnose", found := mock.Mock())
+    data = mock.MagicMock(__len__=lambda data: 5000)
+    for sequences in (8, 512):
+        held_out.look_at(data, mock.Mock(), sequences, FEW, {})
+    assert [call.args[3] for call in found.call_args_list] == [64, 128]
 
 
 def test_padding_and_short_sequences_count_nowhere(model):

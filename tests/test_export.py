@@ -87,6 +87,10 @@ def test_unusual_paths_are_found_however_a_page_writes_them(tmp_path: Path) -> N
     ]  # fmt: skip
     for harmless in ("ALE/Pong-v5", "1/2 and 3 / 4", "eyes/left", "gs://bucket/x", "https://a.org/b", "</p><br />"):
         assert paths.text(harmless) == paths.page(harmless) == harmless
+    addresses = "file:///home/bob/x file://localhost/Users/bob/x -I/home/bob/inc -L/opt/lib --to=/home/bob /Users/bob/"
+    shortened = "file://x file://localhostx -Iinc -Llib --to=… …"
+    assert paths.text(addresses) == paths.page(addresses) == shortened
+    assert PrivatePaths(Path("/home/bob")).text("/home/bob/x, /home/bob") == "…/x, …", "a home that is a run's folder"
     script = "<script>\ntext.replace( /a/g, '')</script>"
     assert paths.page(f"{script} at /disks/a/g.") == f"{script} at g."
 
@@ -136,9 +140,12 @@ def test_the_card_says_what_was_measured(mine: Path, tmp_path: Path) -> None:
     for words in (
         "- Mind the <gap>.", "protocol is none of those that have a name", "after 108,000 emulator frames",
         "(27,000 agent steps)",
-        "| Pong | planning | beam | 6 | 2 | – |", "Pong 60e0ea3cbe0913d39803477945e9e5ec", "torch 2.13.0",
+        "| Pong | planning | beam | 6 | 2 | – |",
+        "| Pong | no planning | greedy | 6 | – | – | – |", "Pong 60e0ea3cbe0913d39803477945e9e5ec", "torch 2.13.0",
         "ckpt=hub:me/mine-v1", "# mine-v1", "Licence: mit.", "arXiv:2410.00564", "games: Breakout, Pong", "step: 4",
         "Nothing in the results says that the planner's settings were tuned",
+        "*optimality gap* is by how much episodes fall short of 1 on average: lower is better",
+        "*pooled interquartile mean* is that of all games' episodes",
     ):  # fmt: skip
         assert words in text, words
     assert "No licence" not in text and "Not evaluated" not in text
@@ -146,12 +153,14 @@ def test_the_card_says_what_was_measured(mine: Path, tmp_path: Path) -> None:
 
 def test_protocols_and_tuning_are_named(mine: Path, tmp_path: Path) -> None:
     rules = load_config(EvaluateConfig, "evaluate", ["ckpt=x", "protocol=machado"]).protocol
-    tuning = {"seeds": "1000 to 1007", "games": "Pong"}
+    tuning = {"first_seed": 1000, "episodes": 8, "same_weights": True, "same_protocol": False}
     write_evaluation(mine, protocol=plain(rules) | {"rom_dir": "/roms"}, tuning=tuning)
     export_agent(f"ckpt={mine}", f"out={tmp_path / 'hub'}")
     text = (tmp_path / "hub" / "README.md").read_text()
     assert "The protocol is `machado`:" in text and "repeats the previous action with probability 0.25" in text
-    assert "settings were tuned: seeds 1000 to 1007, games Pong." in text and "Nothing in the results" not in text
+    assert "tuned, game by game, on 8 other episodes of each game (seeds 1000 to 1007)" in text
+    assert "**Warning**: they were tuned under another protocol" in text and "for other weights" not in text
+    assert "Nothing in the results" not in text and "same_weights" not in text
 
 
 def test_the_hub_understands_the_front_matter(mine: Path, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def calibration(given: Sequence[Calibration], dreamed: Sequence[Calibration]) ->
         "steps. <b>Brier score</b>: mean squared distance of probability and event, the lower the better; to be worth "
         "anything it must be below that of always announcing the <b>base rate</b>. Rows of dreams: the frames "
         "before the action are the model's own, as far ahead as it can dream. A dash: it never happened, so nothing "
-        "can be said.</p>"
+        "can be said. Intervals are Wilson's, for steps that are independent of each other; neighbouring steps of one "
+        "episode are alike, so they are rather too narrow.</p>"
     )
     folded = [
         page.details(own[0].game, page.grid([card for one in own for card in _diagrams(one)]) + _table(own))

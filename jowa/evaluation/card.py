@@ -132,7 +132,12 @@ def _aggregates(results: Mapping[str, Any], confidence: str) -> str:
     if not rows:
         return ""
     head = ["over all games", "way of playing", "score", f"{confidence} interval", "games"]
-    note = "Normalised scores: 0 is random play, 1 the human's or DQN's reference score."
+    note = (
+        "Normalised scores: 0 is random play, 1 the human's or DQN's reference score. The *interquartile mean* is that "
+        "of the games' means, without the lowest and the highest quarter of the games; the *pooled interquartile mean* "
+        "is that of all games' episodes in one list, without the lowest and the highest quarter of the episodes. The "
+        "*optimality gap* is by how much episodes fall short of 1 on average: lower is better."
+    )
     return f"{note}\n\n{table(head, grouped(rows), text=2)}"
 
 

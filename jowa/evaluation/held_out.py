@@ -20,6 +20,8 @@ from jowa.models.agent_files import Agent
 from jowa.models.world_action_model import WorldActionModel
 
 _BATCH = 32
+_LEAST_DREAMED = 64
+"""Sequences a game that are dreamed along, as far as there are so many; else a quarter of those measured."""
 _GAMES_PICTURED, _PICTURES_EACH, _CANDIDATES = 6, 2, 48
 
 
@@ -46,7 +48,7 @@ def look_at(
     pictured = eventful_sequences(data)
     return HeldOut(
         measure_world_model(agent.model, batches),
-        diagnose(agent.model, batches, bootstrap),
+        diagnose(agent.model, batches, bootstrap, max(_LEAST_DREAMED, sequences // 4)),
         recorded_q(agent.model, data, chosen, batches, gammas),
         data.batch(pictured) if len(pictured) else None,
     )
