@@ -150,7 +150,7 @@ def main(config: EvaluateConfig) -> None:
         rollouts = play_wanted(agent, wanted, folder, distribution)
         if not distribution.is_main:
             return
-        gammas = discounts(start.folder, config.planner, games)
+        gammas = discounts(start, config.planner, games)
         held_out = held_out_evidence(agent, store, config.world_model_sequences, config.bootstrap, gammas)
         footage = film(config, agent, wanted.planners, distribution)
         results = Results(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from unittest import mock
@@ -22,6 +24,9 @@ from tiny_store import final_weights, finetune_run, states_equal
 from jowa import evaluate, export, games
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
+from jowa.evaluation.card_command import repeating
+from jowa.evaluation.card_conditions import used
+from jowa.evaluation.protocol_names import PROTOCOLS
 from jowa.evaluation.results import plain
 from jowa.evaluation.stored import read_evaluation
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_agent, read_description, weights_hash
@@ -145,6 +150,7 @@ def test_the_card_says_what_was_measured(mine: Path, tmp_path: Path) -> None:
         "ckpt=hub:me/mine-v1", "# mine-v1", "Licence: mit.", "arXiv:2410.00564", "games: Breakout, Pong", "step: 4",
         "Nothing in the results says that the planner's settings were tuned",
         "*optimality gap* is by how much episodes fall short of 1 on average: lower is better",
+        "This repeats the evaluation below:", "python -m jowa.evaluate ckpt=hub:me/mine-v1 'games=[Pong,Breakout]'",
         "*pooled interquartile mean* is that of all games' episodes",
     ):  # fmt: skip
         assert words in text, words
@@ -204,6 +210,54 @@ def test_the_latest_evaluation_of_this_checkpoint_is_taken(mine: Path, tmp_path:
     assert read_evaluation(tmp_path / "again").results["seed"] == 2
     earlier = next((mine / "checkpoints").glob("stage1-*"))
     assert "are of other checkpoints" in export_agent(f"ckpt={earlier}", f"out={tmp_path / 'earlier'}")[1]
+
+
+def test_the_evaluation_that_says_most_is_taken(mine: Path, tmp_path: Path) -> None:
+    few = fake_results(("planning",), ("Pong",))
+    quick = plain(PROTOCOLS["quick"])
+    write_evaluation(mine, 1, seed=1, protocol=plain(PROTOCOLS["published"]))
+    write_evaluation(mine, 2, seed=2, protocol=plain(PROTOCOLS["published"]), modes=plain(few.modes))
+    write_evaluation(mine, 3, seed=3, protocol=quick)
+    (write_evaluation(mine, 4) / "results.json").write_text("{")
+    out = export_agent(f"ckpt={mine}", f"out={tmp_path / 'hub'}")[1]
+    assert read_evaluation(tmp_path / "hub").results["seed"] == 1
+    assert f"the evaluation {mine}/evaluations/001 (protocol published, 32 episodes)." in out
+    assert "2 are of this checkpoint too and 1 is damaged, or of another jowa: evaluation=<folder> chooses" in out
+    shutil.rmtree(mine / "evaluations" / "001")
+    export_agent(f"ckpt={mine}", f"out={tmp_path / 'full'}")
+    assert read_evaluation(tmp_path / "full").results["seed"] == 2, "a quick look is no match for few full episodes"
+
+
+def test_what_came_from_the_hub_is_exported_with_its_evaluation(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(mine, seed=7)
+    export_agent(f"ckpt={mine}", f"out={tmp_path / 'hub'}")
+    cache_agent(tmp_path / "hub", tmp_path / "cache")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    assert export_agent("ckpt=hub:me/agent", f"out={tmp_path / 'again'}")[0] == 0
+    assert read_evaluation(tmp_path / "again").results["seed"] == 7
+    assert (tmp_path / "again" / "config.yaml").read_text() == (tmp_path / "hub" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("planner", ["beam", "greedy", "mcts", "published", "demo"])
+def test_the_command_repeats_the_evaluation(planner: str) -> None:
+    line = ["ckpt=x", f"planner={planner}", "protocol=nature", "episodes=30", "seed=5", "bootstrap.resamples=500"]
+    config = load_config(EvaluateConfig, "evaluate", line)
+    modes = fake_results(("no planning", "planning"), ("Pong", "Breakout")).modes
+    for tuning, rules in ((None, "nature"), ({"first_seed": 1}, None)):
+        results = {"config": plain(config), "modes": plain(modes), "protocol": plain(config.protocol), "seed": 5,
+                   "bootstrap": plain(config.bootstrap), "tuning": tuning}  # fmt: skip
+        text = repeating(results, rules, "hub:me/agent")
+        command = next(line for line in text.splitlines() if line.startswith("python"))
+        again = load_config(EvaluateConfig, "evaluate", shlex.split(command)[3:])
+        assert again.ckpt == "hub:me/agent" and again.games == ["Pong", "Breakout"]
+        assert again.modes == ["no planning", "planning"] and again.protocol == config.protocol
+        assert (again.episodes, again.seed, again.bootstrap) == (30, 5, config.bootstrap)
+        assert used(asdict(again.planner)) == used(asdict(config.planner))
+        assert ("tuned=" in text) == bool(tuning)
 
 
 def test_lpips_goes_along(mine: Path, tmp_path: Path) -> None:

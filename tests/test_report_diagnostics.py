@@ -22,6 +22,7 @@ from jowa.evaluation.curve_section import themed, training
 from jowa.evaluation.curves import Curve, meaning, read_curves
 from jowa.evaluation.diagnostic_plots import reliability_diagram, usage_strip
 from jowa.evaluation.diagnostics import Diagnostics, diagnose
+from jowa.evaluation.discounts import Discount
 from jowa.evaluation.horizon_section import horizons
 from jowa.evaluation.q_calibration import Decisions, own_play
 from jowa.evaluation.report import Exhibits, render
@@ -41,7 +42,7 @@ def q_of(correlated: bool):
     random = np.random.default_rng(0)
     rewards = (random.random(400) < 0.1).astype(float)
     q = random.normal(size=400) if not correlated else np.convolve(rewards[::-1], 0.9 ** np.arange(60))[:400][::-1]
-    return own_play("planning", {"Pong": [Decisions(q, rewards, True)]}, {"Pong": 0.9})
+    return own_play("planning", {"Pong": [Decisions(q, rewards, True, np.arange(400))]}, {"Pong": Discount(0.9, True)})
 
 
 def test_the_report_shows_every_part_and_the_file_holds_its_numbers(found, tmp_path):
@@ -96,6 +97,14 @@ def test_no_skill_is_said_to_be_none(found):
         q_of(False)
     )
     assert "comparisons" not in q_calibration(q_of(True))
+
+
+def test_q_says_whose_discount_and_how_many_episodes_differ():
+    (one,) = q_of(True)
+    shown = q_calibration([one])
+    assert "in 1 episode, 1 distinct" in shown and "the planner's was taken" not in shown
+    foreign = q_calibration([dataclasses.replace(one, trained_gamma=False)])
+    assert "The discount that Q was trained with is not known here" in foreign and "s, an agent step" in foreign
 
 
 def test_announcements_are_judged_by_the_base_rate():
