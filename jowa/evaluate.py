@@ -28,7 +28,7 @@ from jowa.evaluation.baselines import check_baselines, with_comparisons
 from jowa.evaluation.curves import read_curves
 from jowa.evaluation.discounts import discounts
 from jowa.evaluation.filming import Footage, Shoot, shoot
-from jowa.evaluation.folder import opened
+from jowa.evaluation.folder import EVALUATIONS, opened
 from jowa.evaluation.held_out import HeldOut
 from jowa.evaluation.measured_play import Wanted, play_wanted, unseen_games
 from jowa.evaluation.modes import (
@@ -141,7 +141,7 @@ def main(config: EvaluateConfig) -> None:
     with distributed(config.device, "device") as distribution, contextlib.ExitStack() as held:
         settings = wanted.what_decides(agent)
         folder = distribution.from_main(
-            lambda: held.enter_context(opened(start.folder / "evaluations", config.out, settings, config.anew))
+            lambda: held.enter_context(opened(start.folder / EVALUATIONS, config.out, settings, config.anew))
         )
         if distribution.is_main and (unseen := unseen_games(agent, games)):
             print(f"Note: the agent was never trained on {', '.join(unseen)}.", file=sys.stderr)
@@ -151,7 +151,7 @@ def main(config: EvaluateConfig) -> None:
         rollouts = play_wanted(agent, wanted, folder, distribution)
         if not distribution.is_main:
             return
-        gammas = discounts(start.folder, config.planner, games)
+        gammas = discounts(start, config.planner, games)
         held_out = held_out_evidence(agent, store, config.world_model_sequences, config.bootstrap, gammas)
         footage = film(config, agent, wanted.planners, distribution)
         weights = settings["weights"]

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from jowa.cli import config_folder, run
+from jowa.cli import run
 from jowa.errors import UserError
 from jowa.evaluation.card import SharedAgent, render
 from jowa.evaluation.folder import RESULTS
@@ -44,10 +42,10 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 class ExportConfig:
     """ckpt: a run's folder, one checkpoint's, published files, or hub:<owner>/<name>. out: a new folder.
 
-    size: refuse an agent of another size. evaluation: the folder of one of this checkpoint; null takes the latest in
-    the run's folder, none leaves it out. license: as the hub abbreviates it (apache-2.0, mit, cc-by-4.0); the card says
-    so if none is chosen. repo: <owner>/<name>, for the card and for push=true, which uploads; private: only the owner
-    sees what was uploaded.
+    size: refuse an agent of another size. evaluation: the folder of one of this checkpoint; null takes, of those in
+    the run's folder, one of a full protocol and of most episodes, none leaves it out. license: as the hub abbreviates
+    it (apache-2.0, mit, cc-by-4.0); the card says so if none is chosen. repo: <owner>/<name>, for the card and for
+    push=true, which uploads; private: only the owner sees what was uploaded.
     """
 
     ckpt: str = "???"
@@ -77,7 +75,7 @@ def main(config: ExportConfig) -> None:
     """Write the folder, say what is in it, and upload it if that was asked for."""
     check(config)
     start = open_agent(config.ckpt, config.size)
-    evaluation, reason = choose_evaluation(config, start)
+    evaluation, choice = choose_evaluation(config, start)
     paths = PrivatePaths(start.folder)
     shortened: list[str] = []
 
@@ -91,8 +89,7 @@ def main(config: ExportConfig) -> None:
         print(f"Paths of this computer were shortened in {', '.join(shortened)}.")
     for game in games_with_paths(start.agent, paths):
         print(f"{DESCRIPTION} keeps paths of this computer, without which {game} can't be played: look at them.")
-    if reason:
-        print(f"The card says 'not evaluated': {reason}.")
+    print(choice if evaluation else f"The card says 'not evaluated': {choice}.")
     if config.license is None:
         print("No licence was chosen, and the card says so: license=apache-2.0, for example, names one.")
     if not config.push:
@@ -105,7 +102,7 @@ def main(config: ExportConfig) -> None:
 
 
 def choose_evaluation(config: ExportConfig, start: StartingPoint) -> tuple[StoredEvaluation | None, str]:
-    """The evaluation to tell of, or else why there is none.
+    """The evaluation to tell of and a sentence on it, or else why there is none.
 
     Raises:
         UserError: the one that was asked for is damaged or another checkpoint's.
@@ -114,14 +111,14 @@ def choose_evaluation(config: ExportConfig, start: StartingPoint) -> tuple[Store
         return None, "evaluation=none"
     weights = weights_hash(start.agent)
     if config.evaluation is None:
-        return find_evaluation(start.folder, weights)
+        return find_evaluation(start.folder, start.checkpoint, weights)
     evaluation = read_evaluation(Path(config.evaluation).expanduser())
     if not evaluation.is_of(weights):
         raise UserError(
             f"evaluation={config.evaluation} is of another checkpoint ({evaluation.results['checkpoint']}) than "
             f"{start.checkpoint}: give that one as ckpt, choose another evaluation, or evaluation=none."
         )
-    return evaluation, ""
+    return evaluation, f"The card tells of the evaluation {evaluation.label}."
 
 
 def write_shared(
@@ -138,7 +135,7 @@ def write_shared(
         write_json(folder / RESULTS, results)
         shortened += [RESULTS] if results != evaluation.results else []
         shortened += [name for name in (REPORT, *TABLES) if copied(evaluation.folder / name, folder, paths)]
-    shortened += [path.name for path in training_configs(start.folder) if copied(path, folder, paths)]
+    shortened += [path.name for path in training_configs(start) if copied(path, folder, paths)]
     name = config.repo.split("/")[1] if config.repo else Path(config.out).expanduser().resolve().name
     card = SharedAgent(
         name=name,
@@ -151,7 +148,7 @@ def write_shared(
             for part, module in (("world-action model", start.agent.model), ("tokenizer", start.agent.tokenizer))
         },
         results=results,
-        protocol=None if results is None else protocol_name(results["protocol"]),
+        protocol=None if evaluation is None else evaluation.protocol,
     )
     write_text(folder / CARD, render(card))
     return shortened
@@ -197,18 +194,10 @@ def copied(path: Path, folder: Path, paths: PrivatePaths) -> bool:
     return shared != text
 
 
-def training_configs(run_folder: Path) -> Sequence[Path]:
-    """What the run was started with, and what it was gone on with."""
-    return [run_folder / CONFIG, *sorted(run_folder.glob("config-resumed-*.yaml"))]
-
-
-def protocol_name(protocol: dict[str, Any]) -> str | None:
-    """The preset whose rules these are, wherever the ROMs lie; None if there is none."""
-    for path in sorted((config_folder() / "protocol").glob("*.yaml")):
-        rules = {str(key): value for key, value in OmegaConf.load(path).items() if key != "rom_dir"}
-        if all(protocol.get(key) == value for key, value in rules.items()):
-            return path.stem
-    return None
+def training_configs(start: StartingPoint) -> Sequence[Path]:
+    """What the run was started with, and what it was gone on with; a hub's lies beside the checkpoint."""
+    folder = start.folder if (start.folder / CONFIG).is_file() else start.checkpoint
+    return [folder / CONFIG, *sorted(folder.glob("config-resumed-*.yaml"))]
 
 
 def listing(folder: Path) -> str:

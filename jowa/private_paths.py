@@ -9,8 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-_PATH = re.compile(r"""(?<![\w/.~<-])(?:~[\w-]*)?/[\w.~@+-][^\s,;:"'`\[\](){}<>&]*""")
+_BEGIN = r"(?:(?<![\w/.~<…-])|(?<=file://)|(?<=file://localhost)|(?<=(?<![\w-])-[A-Za-z]))"
+"""Where a path may begin: not within a word, but in a file's address and behind an option's letter, as in -I/opt."""
+_PATH = re.compile(_BEGIN + r"""(?:~[\w-]*)?/[\w.~@+-][^\s,;:"'`\[\](){}<>&]*""")
 """An absolute path, or one from somebody's home, within a text. What ends it may also be part of its name."""
+_HOMES = (Path("/home"), Path("/Users"))
+"""Folders of homes, whose parts are named after persons."""
 _EMBEDDED = re.compile(r"""(data:[^"'()\s]+)""")
 _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL)
 """A tag, or a program or style sheet as a whole: what looks like a path there may be no path."""
@@ -18,7 +22,7 @@ _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL)
 
 class PrivatePaths:
     """Shortens absolute paths: those in the run's folder begin with its name, those below the present folder are
-    relative to it, of all others the last part is left. Relative paths stay as they are.
+    relative to it, of all others the last part is left, unless it is a person's name. Relative paths stay as they are.
 
     What was shortened in values is found again in pages that show these values.
     """
@@ -26,8 +30,9 @@ class PrivatePaths:
     def __init__(self, run: Path) -> None:
         """run: the run's folder."""
         home, here = Path.home(), Path.cwd()
-        self._roots = {path: Path(run.resolve().name) for path in (run.absolute(), run.resolve())}
-        if not home.is_relative_to(here):  # else what is relative to it may begin with the user's name
+        self._roots = {path: Path(_last(run.resolve())) for path in (run.absolute(), run.resolve())}
+        # What is relative to one of these may begin with a person's name.
+        if not any(one.is_relative_to(here) for one in (home, *_HOMES)):
             self._roots[here] = Path()
         self._shown = {str(path): str(name) for path, name in self._roots.items() if path != here}
         if len(home.parts) > 1:
@@ -67,8 +72,7 @@ class PrivatePaths:
         for root, name in self._roots.items():
             if Path(path).is_relative_to(root):
                 return str(name / Path(path).relative_to(root))
-        last = Path(path).name
-        return "…" if last == Path.home().name or last.startswith("~") else last
+        return _last(Path(path))
 
     def _known(self, text: str) -> str:
         """Every path shortened before, however a page or JSON writes it."""
@@ -78,4 +82,10 @@ class PrivatePaths:
             for form in (path, escape(path), json.dumps(path)[1:-1], escape(json.dumps(path)[1:-1]))
         }
         longest_first = "|".join(map(re.escape, sorted(written, key=len, reverse=True)))
-        return re.sub(rf"(?<![\w/.~<-])(?:{longest_first})(?![\w-]|\.\w)", lambda found: written[found[0]], text)
+        return re.sub(rf"{_BEGIN}(?:{longest_first})(?![\w-]|\.\w)", lambda found: written[found[0]], text)
+
+
+def _last(path: Path) -> str:
+    """A path's last part, unless that is a person's name."""
+    personal = path.name == Path.home().name or path.name.startswith("~") or path.parent in _HOMES
+    return "…" if personal else path.name

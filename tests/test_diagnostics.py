@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_world import VOCABULARY, K, decode_slowly, make_batch, small_world_model
 
+from jowa.evaluation import held_out
 from jowa.evaluation.calibration import EDGES, reliability, wilson
 from jowa.evaluation.codebook import codebook_use
 from jowa.evaluation.diagnostics import Diagnostics, diagnose
+from jowa.evaluation.discounts import Discount, discounts
 from jowa.evaluation.horizons import GameHorizons, foresee
 from jowa.evaluation.q_calibration import Decisions, own_play, q_calibration, realised_returns
 from jowa.evaluation.scores import BootstrapConfig
@@ -22,7 +25,9 @@ from jowa.evaluation.sequence_bootstrap import estimated, f1_of, resampled_sums,
 from jowa.evaluation.world_model import ALL_GAMES, measure_world_model
 from jowa.games import task_id
 from jowa.models.world_action_model import WorldActionModel
+from jowa.planning.config import PlannerConfig
 from jowa.planning.tree_dream import TreeDream
+from jowa.training.starting_point import StartingPoint
 
 FEW = BootstrapConfig(resamples=200)
 PONG, BOXING = task_id("Pong"), task_id("Boxing")
@@ -99,6 +104,17 @@ def test_scores_by_horizon_equal_counting_by_hand(model, found):
         assert score.copy.low <= score.copy.value <= score.copy.high
     first = pooled.scores[0]
     assert first.dream == first.one_step, "the first step knows nothing but true frames either way"
+
+
+def test_dreamed_sequences_are_a_quarter_of_those_measured(monkeypatch):
+    for name in ("encode", "measure_world_model", "recorded_q"):
+        monkeypatch.setattr(held_out, name, mock.Mock())
+    monkeypatch.setattr(held_out, "eventful_sequences", lambda data: np.zeros(0, np.int64))
+    monkeypatch.setattr(held_out, "diagnose", found := mock.Mock())
+    data = mock.MagicMock(__len__=lambda data: 5000)
+    for sequences in (8, 512):
+        held_out.look_at(data, mock.Mock(), sequences, FEW, {})
+    assert [call.args[3] for call in found.call_args_list] == [64, 128]
 
 
 def test_padding_and_short_sequences_count_nowhere(model):
@@ -195,21 +211,47 @@ def test_realised_returns_by_hand():
 
 
 def test_q_calibration_by_hand():
-    episodes = [Decisions(np.array([1.0, 0.5]), np.array([0.0, 3.0]), True), Decisions(np.ones(2), np.ones(2), False)]
-    (one,) = own_play("planning", {"Pong": episodes}, {"Pong": 0.5})
-    assert (one.episodes, one.decisions, one.compared) == (2, 4, 2)
+    played = np.array([3, 4])
+    episodes = [
+        Decisions(np.array([1.0, 0.5]), np.array([0.0, 3.0]), True, played),
+        Decisions(np.ones(2), np.ones(2), False, played),
+    ]
+    half = Discount(0.5, False)
+    (one,) = own_play("planning", {"Pong": episodes}, {"Pong": half})
+    assert (one.episodes, one.distinct, one.decisions, one.compared) == (2, 2, 4, 2) and not one.trained_gamma
     assert (one.mean_q, one.mean_realised, one.bias) == pytest.approx((0.75, 0.75, 0.0))
     assert one.correlation == pytest.approx(-1) and one.root_mean_squared_error == pytest.approx(0.5)
     assert sum(bin_.decisions for bin_ in one.bins) == 2 and one.points == ((1.0, 0.5), (0.5, 1.0))
-    (none,) = own_play("planning", {"Pong": episodes[1:]}, {"Pong": 0.5})
+    (none,) = own_play("planning", {"Pong": episodes[1:]}, {"Pong": half})
     assert none.compared == 0 and none.bias is None and none.bins == () and none.points == ()
+
+
+def test_episodes_played_again_are_not_distinct():
+    actions, rewards = np.array([3, 4, 3]), np.array([0.0, 1.0, 0.0])
+    first = Decisions(np.ones(3), rewards, True, actions)
+    cut = Decisions(np.ones(2), rewards[:2], False, actions[:2])
+    other = Decisions(np.ones(3), rewards, True, np.array([3, 4, 4]))
+    for episodes, distinct in (([first, first], 1), ([first, cut], 1), ([first, other], 2), ([first, other, other], 2)):
+        (one,) = own_play("planning", {"Pong": episodes}, {"Pong": Discount(0.5, True)})
+        assert (one.episodes, one.distinct) == (len(episodes), distinct)
+
+
+def test_the_discount_is_that_of_training_where_it_is_known(tmp_path):
+    start = StartingPoint(mock.Mock(), tmp_path / "snapshot", tmp_path / "run", None)
+    planner = PlannerConfig(gamma=0.9)
+    assert discounts(start, planner, ["Pong"]) == {"Pong": Discount(0.9, False)}
+    for folder, gamma in (("run", 0.7), ("snapshot", 0.8)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.yaml").write_text(f"objective:\n  gamma: {gamma}\n")
+        assert discounts(start, planner, ["Pong"]) == {"Pong": Discount(gamma, True)}
 
 
 def test_equal_q_values_stay_in_one_bin():
     q = np.array([1.0] * 50 + [2.0] * 50)
-    one = q_calibration("Pong", "recorded", 0.9, 1, q, np.arange(100.0), np.ones(100, bool))
+    discount = Discount(0.9, True)
+    one = q_calibration("Pong", "recorded", discount, 1, None, q, np.arange(100.0), np.ones(100, bool))
     assert [(part.q, part.decisions) for part in one.bins] == [(1.0, 50), (2.0, 50)]
-    constant = q_calibration("Pong", "recorded", 0.9, 1, np.ones(10), np.arange(10.0), np.ones(10, bool))
+    constant = q_calibration("Pong", "recorded", discount, 1, None, np.ones(10), np.arange(10.0), np.ones(10, bool))
     assert constant.correlation is None and len(constant.bins) == 1
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from unittest import mock
@@ -22,6 +24,9 @@ from tiny_store import final_weights, finetune_run, states_equal
 from jowa import evaluate, export, games
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
+from jowa.evaluation.card_command import repeating
+from jowa.evaluation.card_conditions import used
+from jowa.evaluation.protocol_names import PROTOCOLS
 from jowa.evaluation.results import plain
 from jowa.evaluation.stored import read_evaluation
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_agent, read_description, weights_hash
@@ -87,6 +92,10 @@ def test_unusual_paths_are_found_however_a_page_writes_them(tmp_path: Path) -> N
     ]  # fmt: skip
     for harmless in ("ALE/Pong-v5", "1/2 and 3 / 4", "eyes/left", "gs://bucket/x", "https://a.org/b", "</p><br />"):
         assert paths.text(harmless) == paths.page(harmless) == harmless
+    addresses = "file:///home/bob/x file://localhost/Users/bob/x -I/home/bob/inc -L/opt/lib --to=/home/bob /Users/bob/"
+    shortened = "file://x file://localhostx -Iinc -Llib --to=… …"
+    assert paths.text(addresses) == paths.page(addresses) == shortened
+    assert PrivatePaths(Path("/home/bob")).text("/home/bob/x, /home/bob") == "…/x, …", "a home that is a run's folder"
     script = "<script>\ntext.replace( /a/g, '')</script>"
     assert paths.page(f"{script} at /disks/a/g.") == f"{script} at g."
 
@@ -136,9 +145,13 @@ def test_the_card_says_what_was_measured(mine: Path, tmp_path: Path) -> None:
     for words in (
         "- Mind the <gap>.", "protocol is none of those that have a name", "after 108,000 emulator frames",
         "(27,000 agent steps)",
-        "| Pong | planning | beam | 6 | 2 | – |", "Pong 60e0ea3cbe0913d39803477945e9e5ec", "torch 2.13.0",
+        "| Pong | planning | beam | 6 | 2 | – |",
+        "| Pong | no planning | greedy | 6 | – | – | – |", "Pong 60e0ea3cbe0913d39803477945e9e5ec", "torch 2.13.0",
         "ckpt=hub:me/mine-v1", "# mine-v1", "Licence: mit.", "arXiv:2410.00564", "games: Breakout, Pong", "step: 4",
         "Nothing in the results says that the planner's settings were tuned",
+        "*optimality gap* is by how much episodes fall short of 1 on average: lower is better",
+        "This repeats the evaluation below:", "python -m jowa.evaluate ckpt=hub:me/mine-v1 'games=[Pong,Breakout]'",
+        "*pooled interquartile mean* is that of all games' episodes",
     ):  # fmt: skip
         assert words in text, words
     assert "No licence" not in text and "Not evaluated" not in text
@@ -146,12 +159,14 @@ def test_the_card_says_what_was_measured(mine: Path, tmp_path: Path) -> None:
 
 def test_protocols_and_tuning_are_named(mine: Path, tmp_path: Path) -> None:
     rules = load_config(EvaluateConfig, "evaluate", ["ckpt=x", "protocol=machado"]).protocol
-    tuning = {"seeds": "1000 to 1007", "games": "Pong"}
+    tuning = {"first_seed": 1000, "episodes": 8, "same_weights": True, "same_protocol": False}
     write_evaluation(mine, protocol=plain(rules) | {"rom_dir": "/roms"}, tuning=tuning)
     export_agent(f"ckpt={mine}", f"out={tmp_path / 'hub'}")
     text = (tmp_path / "hub" / "README.md").read_text()
     assert "The protocol is `machado`:" in text and "repeats the previous action with probability 0.25" in text
-    assert "settings were tuned: seeds 1000 to 1007, games Pong." in text and "Nothing in the results" not in text
+    assert "tuned, game by game, on 8 other episodes of each game (seeds 1000 to 1007)" in text
+    assert "**Warning**: they were tuned under another protocol" in text and "for other weights" not in text
+    assert "Nothing in the results" not in text and "same_weights" not in text
 
 
 def test_the_hub_understands_the_front_matter(mine: Path, tmp_path: Path) -> None:
@@ -195,6 +210,54 @@ def test_the_latest_evaluation_of_this_checkpoint_is_taken(mine: Path, tmp_path:
     assert read_evaluation(tmp_path / "again").results["seed"] == 2
     earlier = next((mine / "checkpoints").glob("stage1-*"))
     assert "are of other checkpoints" in export_agent(f"ckpt={earlier}", f"out={tmp_path / 'earlier'}")[1]
+
+
+def test_the_evaluation_that_says_most_is_taken(mine: Path, tmp_path: Path) -> None:
+    few = fake_results(("planning",), ("Pong",))
+    quick = plain(PROTOCOLS["quick"])
+    write_evaluation(mine, 1, seed=1, protocol=plain(PROTOCOLS["published"]))
+    write_evaluation(mine, 2, seed=2, protocol=plain(PROTOCOLS["published"]), modes=plain(few.modes))
+    write_evaluation(mine, 3, seed=3, protocol=quick)
+    (write_evaluation(mine, 4) / "results.json").write_text("{")
+    out = export_agent(f"ckpt={mine}", f"out={tmp_path / 'hub'}")[1]
+    assert read_evaluation(tmp_path / "hub").results["seed"] == 1
+    assert f"the evaluation {mine}/evaluations/001 (protocol published, 32 episodes)." in out
+    assert "2 are of this checkpoint too and 1 is damaged, or of another jowa: evaluation=<folder> chooses" in out
+    shutil.rmtree(mine / "evaluations" / "001")
+    export_agent(f"ckpt={mine}", f"out={tmp_path / 'full'}")
+    assert read_evaluation(tmp_path / "full").results["seed"] == 2, "a quick look is no match for few full episodes"
+
+
+def test_what_came_from_the_hub_is_exported_with_its_evaluation(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(mine, seed=7)
+    export_agent(f"ckpt={mine}", f"out={tmp_path / 'hub'}")
+    cache_agent(tmp_path / "hub", tmp_path / "cache")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    assert export_agent("ckpt=hub:me/agent", f"out={tmp_path / 'again'}")[0] == 0
+    assert read_evaluation(tmp_path / "again").results["seed"] == 7
+    assert (tmp_path / "again" / "config.yaml").read_text() == (tmp_path / "hub" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("planner", ["beam", "greedy", "mcts", "published", "demo"])
+def test_the_command_repeats_the_evaluation(planner: str) -> None:
+    line = ["ckpt=x", f"planner={planner}", "protocol=nature", "episodes=30", "seed=5", "bootstrap.resamples=500"]
+    config = load_config(EvaluateConfig, "evaluate", line)
+    modes = fake_results(("no planning", "planning"), ("Pong", "Breakout")).modes
+    for tuning, rules in ((None, "nature"), ({"first_seed": 1}, None)):
+        results = {"config": plain(config), "modes": plain(modes), "protocol": plain(config.protocol), "seed": 5,
+                   "bootstrap": plain(config.bootstrap), "tuning": tuning}  # fmt: skip
+        text = repeating(results, rules, "hub:me/agent")
+        command = next(line for line in text.splitlines() if line.startswith("python"))
+        again = load_config(EvaluateConfig, "evaluate", shlex.split(command)[3:])
+        assert again.ckpt == "hub:me/agent" and again.games == ["Pong", "Breakout"]
+        assert again.modes == ["no planning", "planning"] and again.protocol == config.protocol
+        assert (again.episodes, again.seed, again.bootstrap) == (30, 5, config.bootstrap)
+        assert used(asdict(again.planner)) == used(asdict(config.planner))
+        assert ("tuned=" in text) == bool(tuning)
 
 
 def test_lpips_goes_along(mine: Path, tmp_path: Path) -> None:

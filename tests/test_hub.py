@@ -76,4 +76,4 @@ def test_patterns_ask_for_all_that_is_exported_of_an_agent(monkeypatch: pytest.M
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert hub_folder("hub:me/agent") == Path("somewhere")
     assert {"agent.json", "weights.safetensors", "lpips.safetensors", "published_buffers.safetensors"} <= set(asked)
-    assert "README.md" not in asked and "results.json" not in asked
+    assert {"config.yaml", "results.json"} <= set(asked) and "README.md" not in asked

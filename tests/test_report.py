@@ -229,6 +229,7 @@ def test_long_curves_are_thinned_to_averages(tmp_path):
     path.write_text("\n".join(json.dumps({"stage": "1", "step": step, "loss": step % 2}) for step in range(1000)))
     (curve,) = read_curves(path)
     assert len(curve.steps) == 200 and curve.values.mean() == pytest.approx(0.5) and curve.steps.mean() == 499.5
+    assert stage_spans([curve]) == {"1": (0, 999)}, "the stage is as long as it was, whatever thinning averages"
 
 
 def test_films_become_videos_or_animated_pictures(monkeypatch):

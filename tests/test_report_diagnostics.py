@@ -20,8 +20,9 @@ from jowa.evaluation.codebook import codebook_use
 from jowa.evaluation.codebook_section import codebook
 from jowa.evaluation.curve_section import themed, training
 from jowa.evaluation.curves import Curve, meaning, read_curves
-from jowa.evaluation.diagnostic_plots import usage_strip
+from jowa.evaluation.diagnostic_plots import reliability_diagram, usage_strip
 from jowa.evaluation.diagnostics import Diagnostics, diagnose
+from jowa.evaluation.discounts import Discount
 from jowa.evaluation.horizon_section import horizons
 from jowa.evaluation.q_calibration import Decisions, own_play
 from jowa.evaluation.report import Exhibits, render
@@ -41,7 +42,7 @@ def q_of(correlated: bool):
     random = np.random.default_rng(0)
     rewards = (random.random(400) < 0.1).astype(float)
     q = random.normal(size=400) if not correlated else np.convolve(rewards[::-1], 0.9 ** np.arange(60))[:400][::-1]
-    return own_play("planning", {"Pong": [Decisions(q, rewards, True)]}, {"Pong": 0.9})
+    return own_play("planning", {"Pong": [Decisions(q, rewards, True, np.arange(400))]}, {"Pong": Discount(0.9, True)})
 
 
 def test_the_report_shows_every_part_and_the_file_holds_its_numbers(found, tmp_path):
@@ -82,6 +83,11 @@ def test_no_skill_is_said_to_be_none(found):
     )
     said = horizons([dataclasses.replace(game, scores=level)])
     assert "no more codes right than copying does, at any distance; no reward occurred" in said
+    eventful = tuple(dataclasses.replace(one, ends=1, rewards=1) for one in level)
+    assert "occurred at the steps dreamed" not in horizons([dataclasses.replace(game, scores=eventful)])
+    endless = tuple(dataclasses.replace(one, ends=0) for one in eventful)
+    said = horizons([dataclasses.replace(game, scores=endless, sequences=128)])
+    assert "No end occurred at the steps dreamed in these 128 sequences" in said and "no reward occurred at" not in said
     better = dataclasses.replace(level[0].copy, value=1.1)
     above = tuple(dataclasses.replace(one, dream=dataclasses.replace(one.dream, accuracy=better)) for one in level)
     assert "more codes right than copying at every distance" in horizons([dataclasses.replace(game, scores=above)])
@@ -91,6 +97,14 @@ def test_no_skill_is_said_to_be_none(found):
         q_of(False)
     )
     assert "comparisons" not in q_calibration(q_of(True))
+
+
+def test_q_says_whose_discount_and_how_many_episodes_differ():
+    (one,) = q_of(True)
+    shown = q_calibration([one])
+    assert "in 1 episode, 1 distinct" in shown and "the planner's was taken" not in shown
+    foreign = q_calibration([dataclasses.replace(one, trained_gamma=False)])
+    assert "The discount that Q was trained with is not known here" in foreign and "s, an agent step" in foreign
 
 
 def test_announcements_are_judged_by_the_base_rate():
@@ -103,6 +117,20 @@ def test_announcements_are_judged_by_the_base_rate():
     assert html.count('role="img"') == 2 and "Negative reward, after" not in html, "nothing to draw where none was"
     nothing = calibration([given(never)], [])
     assert "neither rewards nor ends occurred" in nothing and "better than" not in nothing
+
+
+def test_labels_of_dots_close_together_do_not_cover_each_other():
+    close = np.repeat([0.0101, 0.0299, 0.0301, 0.04, 0.9], 200)
+    event = reliability("episode ends", close, np.arange(1000) % 50 == 0)
+    crowded = dataclasses.replace(event, bins=tuple(dataclasses.replace(event.bins[0], steps=n) for n in (11, 22, 33)))
+    drawn = reliability_diagram("x", crowded, "y")
+    assert [f"of {n}" in drawn for n in (11, 22, 33)] == [True, True, False], "above, below, and no room left"
+    assert "of 200" in reliability_diagram("x", event, "y")
+
+
+def test_intervals_of_announcements_are_said_to_be_too_narrow():
+    event = reliability("episode ends", np.array([0.5, 0.5]), np.array([True, False]))
+    assert "rather too narrow" in calibration([given(event)], [])
 
 
 def given(*events: Reliability) -> Calibration:
@@ -137,7 +165,7 @@ def test_curves_stand_in_their_themes(tmp_path):
     names = ["game/Pong/q_data", "speed/step_seconds", "loss/td", "held_out/world/code_accuracy", "loss/reward",
              "evaluation/score", "loss/total", "gradient_norm/model", "held_out/total",
              "world/code_accuracy"]  # fmt: skip
-    curves = [Curve(name, "stage1", np.array([1.0, 2.0]), np.array([1.0, 2.0])) for name in names]
+    curves = [Curve(name, "stage1", np.array([1.0, 2.0]), np.array([1.0, 2.0]), 2.0) for name in names]
     groups = {theme.title: subjects for theme, subjects in themed(curves)}
     assert [list(subjects) for subjects in groups.values()] == [
         ["total", "reward"], ["td"], ["world/code_accuracy"], ["evaluation/score"], ["game/Pong/q_data"],
@@ -153,7 +181,7 @@ def test_curves_stand_in_their_themes(tmp_path):
 
 def test_a_fold_of_many_games_says_what_it_leaves_out(monkeypatch):
     monkeypatch.setattr(curve_section, "_MOST", 2)
-    curves = [Curve(f"game/{n}/q_data", "s", np.array([1.0]), np.array([1.0])) for n in range(3)]
+    curves = [Curve(f"game/{n}/q_data", "s", np.array([1.0]), np.array([1.0]), 1.0) for n in range(3)]
     html = training(curves)
     assert "first 2 of 3 metrics" in html and html.count('role="img"') == 2
     assert "the rest are in" not in training(curves[:2])

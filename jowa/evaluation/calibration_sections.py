@@ -34,7 +34,8 @@ def calibration(given: Sequence[Calibration], dreamed: Sequence[Calibration]) ->
         "steps. <b>Brier score</b>: mean squared distance of probability and event, the lower the better; to be worth "
         "anything it must be below that of always announcing the <b>base rate</b>. Rows of dreams: the frames "
         "before the action are the model's own, as far ahead as it can dream. A dash: it never happened, so nothing "
-        "can be said.</p>"
+        "can be said. Intervals are Wilson's, for steps that are independent of each other; neighbouring steps of one "
+        "episode are alike, so they are rather too narrow.</p>"
     )
     folded = [
         page.details(own[0].game, page.grid([card for one in own for card in _diagrams(one)]) + _table(own))
@@ -119,7 +120,7 @@ def q_calibration(games: Sequence[QCalibration]) -> str:
         page.figure(
             f"{one.game}, {_play(one)}",
             q_diagram(f"q-{one.game}-{one.play}", one, f"{one.game}: expected Q and what followed"),
-            f"{one.compared:,} of {one.decisions:,} decisions in {_episodes(one.episodes)}",
+            f"{one.compared:,} of {one.decisions:,} decisions in {_episodes(one)}",
         )
         for one in shown
     ]
@@ -127,7 +128,8 @@ def q_calibration(games: Sequence[QCalibration]) -> str:
     note = (
         '<p class="note"><b>Bias</b> is mean Q less mean return. Compared are decisions whose episode ended, or whose '
         "rest that wasn't seen is discounted to less than 5 %. Neighbouring decisions share most of what follows, so "
-        "there are far fewer independent ones.</p>"
+        "there are far fewer independent ones. <b>Distinct</b> episodes don't repeat an earlier one, action by action; "
+        f"repeats count in every number here, but say nothing new.{_foreign_discount(shown)}</p>"
     )
     return page.section(
         "Does Q come true?", explanation, page.grid(cards), page.table(head, [_q_row(one) for one in shown]), note
@@ -143,12 +145,23 @@ def _q_verdict(compared: Sequence[QCalibration]) -> str:
     return f"Here it does not in {len(blind)} of {len(compared)} comparisons (correlation below {_BLIND}): {where}."
 
 
+def _foreign_discount(compared: Sequence[QCalibration]) -> str:
+    """Says where returns aren't known to be discounted as in training."""
+    if all(one.trained_gamma for one in compared):
+        return ""
+    return (
+        " The discount that Q was trained with is not known here: the planner's was taken, and if they differ, so do Q "
+        "and the returns."
+    )
+
+
 def _play(one: QCalibration) -> str:
     return "recorded play" if one.play == RECORDED else f"own play, {one.play}"
 
 
-def _episodes(count: int) -> str:
-    return f"{count:,} episode{'s' if count != 1 else ''}"
+def _episodes(one: QCalibration) -> str:
+    episodes = f"{one.episodes:,} episode{'s' if one.episodes != 1 else ''}"
+    return episodes if one.distinct is None else f"{episodes}, {one.distinct:,} distinct"
 
 
 def _q_row(one: QCalibration) -> list[str]:
@@ -159,7 +172,7 @@ def _q_row(one: QCalibration) -> list[str]:
         page.cell(_signed(one.bias)),
         page.cell(_signed(one.root_mean_squared_error)),
         page.cell(_signed(one.correlation)),
-        page.cell(f"{one.gamma:g}", "an agent step"),
+        page.cell(f"{one.gamma:g}", "an agent step" if one.trained_gamma else "the planner's, an agent step"),
     ]
 
 

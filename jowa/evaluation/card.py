@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jowa.evaluation.card_command import repeating
 from jowa.evaluation.card_conditions import conditions
 from jowa.evaluation.card_metadata import metadata
 from jowa.evaluation.card_parts import bullets, grouped, table
@@ -86,6 +87,7 @@ def _loading(agent: SharedAgent) -> str:
         "## How to load it\n\n```sh\npip install 'jowa[hub]'\n"
         f"python -m jowa.evaluate ckpt=hub:{name}\npython -m jowa.finetune game={game} ckpt=hub:{name}\n```\n\n"
         "Without a network it is taken from the hub library's cache; `ckpt=` also takes the folder itself."
+        + ("" if agent.results is None else f"\n\n{repeating(agent.results, agent.protocol, f'hub:{name}')}")
     )
 
 
@@ -132,7 +134,12 @@ def _aggregates(results: Mapping[str, Any], confidence: str) -> str:
     if not rows:
         return ""
     head = ["over all games", "way of playing", "score", f"{confidence} interval", "games"]
-    note = "Normalised scores: 0 is random play, 1 the human's or DQN's reference score."
+    note = (
+        "Normalised scores: 0 is random play, 1 the human's or DQN's reference score. The *interquartile mean* is that "
+        "of the games' means, without the lowest and the highest quarter of the games; the *pooled interquartile mean* "
+        "is that of all games' episodes in one list, without the lowest and the highest quarter of the episodes. The "
+        "*optimality gap* is by how much episodes fall short of 1 on average: lower is better."
+    )
     return f"{note}\n\n{table(head, grouped(rows), text=2)}"
 
 

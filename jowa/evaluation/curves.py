@@ -43,12 +43,16 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric in one stage: training steps and values, both (P,), thinned to averages over equal spans."""
+    """One metric in one stage: training steps and values, both (P,), thinned to averages over equal spans.
+
+    `last_step` is the last one measured, which thinning averages with those before it.
+    """
 
     name: str
     stage: str
     steps: NDArray[np.float64]
     values: NDArray[np.float64]
+    last_step: float
 
     @property
     def held_out(self) -> bool:
@@ -65,7 +69,7 @@ def stage_spans(curves: Sequence[Curve]) -> dict[str, tuple[float, float]]:
     """From which to which of the run's training steps each stage lasted, in their order, one after the other."""
     lengths: dict[str, float] = {}
     for curve in curves:
-        lengths[curve.stage] = max(lengths.get(curve.stage, 0.0), float(curve.steps[-1]))
+        lengths[curve.stage] = max(lengths.get(curve.stage, 0.0), curve.last_step)
     ends = np.cumsum([0.0, *lengths.values()]).tolist()
     return dict(zip(lengths, pairwise(ends), strict=True))
 
@@ -116,4 +120,5 @@ def _thin(name: str, stage: str, points: dict[float, float]) -> Curve:
     steps = np.array(sorted(points))
     values = np.array([points[step] for step in steps])
     spans = np.array_split(np.arange(len(steps)), min(POINTS, len(steps)))
-    return Curve(name, stage, np.array([steps[s].mean() for s in spans]), np.array([values[s].mean() for s in spans]))
+    thinned_steps, thinned = (np.array([numbers[span].mean() for span in spans]) for numbers in (steps, values))
+    return Curve(name, stage, thinned_steps, thinned, float(steps[-1]))

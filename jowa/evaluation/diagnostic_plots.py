@@ -10,9 +10,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
-from jowa.evaluation.calibration import Reliability
+from jowa.evaluation.calibration import Bin, Reliability
 from jowa.evaluation.plots import COLOURS, STYLE, svg
 from jowa.evaluation.q_calibration import QCalibration
 from jowa.evaluation.scores import Estimate
@@ -20,6 +21,8 @@ from jowa.evaluation.scores import Estimate
 _FLOOR = 3e-4
 """Where a reliability diagram's axes begin; what is below is drawn there."""
 _STRIP_COLUMNS = 64
+_LETTER = 4.3
+"""Width of a letter of a diagram's labels, points."""
 _USED = (106, 118, 224)  # stands out on light and on dark paper
 
 
@@ -66,27 +69,44 @@ def reliability_diagram(name: str, reliability: Reliability, description: str) -
         axes.set_yscale("log")
         axes.plot([_FLOOR, 1], [_FLOOR, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
         largest = max(one.steps for one in reliability.bins)
-        for number, one in enumerate(reliability.bins):
+        for one in reliability.bins:
             place, height = max(one.announced, _FLOOR), max(one.observed, _FLOOR)
             axes.vlines(place, max(one.least, _FLOOR), max(one.most, _FLOOR), COLOURS["planning"], linewidth=1.3)
             size = 3 + 5 * np.sqrt(one.steps / largest)
             fill = COLOURS["planning"] if one.happened else "none"
             axes.plot(place, height, "o", color=COLOURS["planning"], markerfacecolor=fill, markersize=size)
-            offset = (-6 if place > 0.1 else 6, -10 if number % 2 else 5)
-            axes.annotate(
-                f"{one.happened} of {one.steps:,}", (place, height), offset, textcoords="offset points", fontsize=7.5,
-                ha="right" if place > 0.1 else "left", color=COLOURS["muted"],
-            )  # fmt: skip
         ticks = [1e-3, 1e-2, 1e-1, 1]
         axes.set_xticks(ticks, ["0.1 %", "1 %", "10 %", "100 %"])
         axes.set_yticks(ticks, ["0.1 %", "1 %", "10 %", "100 %"])
         axes.minorticks_off()
         axes.set_xlim(_FLOOR / 1.3, 1.5)
         axes.set_ylim(_FLOOR / 1.3, 1.6)
+        _label_bins(axes, reliability.bins)
         axes.set_xlabel("announced")
         axes.set_ylabel("happened")
         _quiet(axes)
         return svg(figure, name, description)
+
+
+def _label_bins(axes: Axes, bins: Sequence[Bin]) -> None:
+    """How often it happened beside each dot; a label that has no room is left out, the table and bars remain."""
+    taken: list[Bbox] = []
+    points = 72 / axes.figure.dpi
+    for one in bins:
+        place, height = max(one.announced, _FLOOR), max(one.observed, _FLOOR)
+        dot = axes.transData.transform((place, height)) * points
+        right = place > 0.1
+        text = f"{one.happened} of {one.steps:,}"
+        for up in (5, -11):
+            left = dot[0] - 6 - _LETTER * len(text) if right else dot[0] + 6
+            box = Bbox.from_bounds(left, dot[1] + up, _LETTER * len(text), 8)
+            if not box.count_overlaps(taken):
+                taken.append(box)
+                axes.annotate(
+                    text, (place, height), (-6 if right else 6, up), textcoords="offset points", fontsize=7.5,
+                    ha="right" if right else "left", color=COLOURS["muted"],
+                )  # fmt: skip
+                break
 
 
 def q_diagram(name: str, calibration: QCalibration, description: str) -> str:

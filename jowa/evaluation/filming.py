@@ -105,7 +105,8 @@ class _Reel:
     def end(self, terminated: bool) -> None:
         """The episode has ended, or is not followed any longer."""
         begun, self._begun = self._begun, len(self._rewards)
-        self.decisions.append(Decisions(np.array(self._q[begun:]), np.array(self._rewards[begun:]), terminated))
+        q, rewards, actions = (np.array(part[begun:]) for part in (self._q, self._rewards, self._actions))
+        self.decisions.append(Decisions(q, rewards, terminated, actions))
 
     @property
     def running(self) -> bool:

@@ -13,6 +13,7 @@ from jowa.data.batch import Batch
 from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.evaluation.diagnostics import Diagnostics, diagnose
+from jowa.evaluation.discounts import Discount
 from jowa.evaluation.q_calibration import RECORDED, Floats, QCalibration, q_calibration, realised_returns
 from jowa.evaluation.scores import BootstrapConfig
 from jowa.evaluation.world_model import WorldModelEvidence, measure_world_model
@@ -20,6 +21,8 @@ from jowa.models.agent_files import Agent
 from jowa.models.world_action_model import WorldActionModel
 
 _BATCH = 32
+_LEAST_DREAMED = 64
+"""Sequences a game that are dreamed along, as far as there are so many; else a quarter of those measured."""
 _GAMES_PICTURED, _PICTURES_EACH, _CANDIDATES = 6, 2, 48
 
 
@@ -34,7 +37,7 @@ class HeldOut:
 
 
 def look_at(
-    data: SequenceDataset, agent: Agent, sequences: int, bootstrap: BootstrapConfig, gammas: Mapping[str, float]
+    data: SequenceDataset, agent: Agent, sequences: int, bootstrap: BootstrapConfig, gammas: Mapping[str, Discount]
 ) -> HeldOut:
     """Measures the agent on so many of the data's sequences, evenly spread over it.
 
@@ -46,7 +49,7 @@ def look_at(
     pictured = eventful_sequences(data)
     return HeldOut(
         measure_world_model(agent.model, batches),
-        diagnose(agent.model, batches, bootstrap),
+        diagnose(agent.model, batches, bootstrap, max(_LEAST_DREAMED, sequences // 4)),
         recorded_q(agent.model, data, chosen, batches, gammas),
         data.batch(pictured) if len(pictured) else None,
     )
@@ -63,7 +66,7 @@ def encode(batch: Batch, agent: Agent) -> Batch:
 @torch.inference_mode()
 def recorded_q(
     model: WorldActionModel, data: SequenceDataset, chosen: NDArray[np.int64], batches: Sequence[Batch],
-    gammas: Mapping[str, float],
+    gammas: Mapping[str, Discount],
 ) -> tuple[QCalibration, ...]:  # fmt: skip
     """Q of the recorded actions in the sequences `chosen`, which are encoded in `batches`, and what followed."""
     parts: dict[str, list[tuple[Floats, Floats, NDArray[np.bool_]]]] = {game: [] for game in data.games}
@@ -78,12 +81,12 @@ def recorded_q(
             game, steps = place["game"], slice(place["first_step"], place["last_step"] + 1)
             episode = game, numbers[game][place["episode"]]
             if episode not in returns:
-                returns[episode] = _episode_returns(data.store, *episode, gammas[game])
+                returns[episode] = _episode_returns(data.store, *episode, gammas[game].gamma)
             realised, complete = returns[episode]
             parts[game].append((q[valid].astype(np.float64), realised[steps], complete[steps]))
     met = {game: sum(name == game for name, _ in returns) for game in data.games}
     return tuple(
-        q_calibration(game, RECORDED, gammas[game], met[game], *map(np.concatenate, zip(*own, strict=True)))
+        q_calibration(game, RECORDED, gammas[game], met[game], None, *map(np.concatenate, zip(*own, strict=True)))
         for game, own in parts.items()
         if own
     )

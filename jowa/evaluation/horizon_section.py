@@ -24,7 +24,10 @@ def horizons(games: Sequence[GameHorizons]) -> str:
         f"copying and close to one step ahead. {_verdict(first)}"
     )
     more = [
-        page.details(f"{game.game} ({game.sequences:,} sequences)", page.grid(_figures(game)) + _table(game))
+        page.details(
+            f"{game.game} ({game.sequences:,} sequences)",
+            page.grid(_figures(game)) + _table(game) + _left_out(game),
+        )
         for game in games[1:]
     ]
     note = (
@@ -39,6 +42,7 @@ def horizons(games: Sequence[GameHorizons]) -> str:
         page.legend([("dream", "planning"), ("one step ahead", "greedy"), ("copying", "random")]),
         page.grid(_figures(first)),
         _table(first),
+        _left_out(first),
         note,
         *more,
     )
@@ -97,10 +101,27 @@ def _figures(game: GameHorizons) -> list[str]:
     return figures
 
 
+def _occurred(game: GameHorizons) -> tuple[bool, bool]:
+    """Whether there was any reward, and any end, at the steps dreamed."""
+    return any(score.rewards for score in game.scores), any(score.ends for score in game.scores)
+
+
+def _left_out(game: GameHorizons) -> str:
+    """Says why the table has no column of rewards or ends."""
+    absent = [what for what, some in zip(("reward", "end"), _occurred(game), strict=True) if not some]
+    if not absent:
+        return ""
+    these = "this sequence" if game.sequences == 1 else f"these {game.sequences:,} sequences"
+    return (
+        f'<p class="note">No {" and no ".join(absent)} occurred at the steps dreamed in {these}, so '
+        "nothing can be said about how far ahead they are foreseen.</p>"
+    )
+
+
 def _table(game: GameHorizons) -> str:
     """Columns of what never occurred are left out."""
     head = ["Agent steps ahead", "Copying", "Dream", "One step", "Changed: dream", "Changed: one step"]
-    rewards, ends = (any(count) for count in zip(*((one.rewards, one.ends) for one in game.scores), strict=True))
+    rewards, ends = _occurred(game)
     head += ["Reward F1: dream", "Reward F1: one step"] if rewards else []
     head += ["End F1: dream", "End F1: one step"] if ends else []
     return page.table(head, [_row(score, rewards, ends) for score in game.scores])

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from jowa.evaluation.discounts import Discount
+
 Floats = NDArray[np.float64]
 
 BINS = 8
@@ -23,11 +25,18 @@ REMAINING = 0.05
 
 @dataclass(frozen=True)
 class Decisions:
-    """One episode's decisions: expected Q (T,) of the actions played and the rewards (T,) that followed, raw."""
+    """One episode's decisions: expected Q (T,) of the actions (T,) played and the rewards (T,) that followed, raw."""
 
     q: NDArray[np.floating]
     rewards: NDArray[np.floating]
     terminated: bool
+    actions: NDArray[np.integer]
+
+    def repeats(self, earlier: Decisions) -> bool:
+        """Whether actions and rewards are those of an earlier episode, as far as this one was followed."""
+        steps = len(self.actions)
+        same = np.array_equal(self.actions, earlier.actions[:steps])
+        return same and np.array_equal(self.rewards, earlier.rewards[:steps])
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,9 @@ class QBin:
 class QCalibration:
     """One game's Q beside its realised returns, both discounted by `gamma` an agent step, rewards clipped to signs.
 
-    `play` says whose actions were followed: a way of playing, or "recorded". Of `decisions`, those `compared` are whose
+    `trained_gamma` says that this is known to be training's discount, not only the planner's. `play` says whose actions
+    were followed: a way of playing, or "recorded". `distinct` of the `episodes` don't repeat an earlier one action by
+    action and reward by reward; None where nobody looked. Of `decisions`, those `compared` are whose
     episode ended or whose unseen rest is discounted to less than 5 %. `bias` is the mean of Q less return;
     `correlation` is None where either does not vary. `points` are some of the pairs (Q, return).
     """
@@ -53,7 +64,9 @@ class QCalibration:
     game: str
     play: str
     gamma: float
+    trained_gamma: bool
     episodes: int
+    distinct: int | None
     decisions: int
     compared: int
     mean_q: float | None
@@ -76,8 +89,9 @@ def realised_returns(rewards: NDArray[np.floating], terminated: bool, gamma: flo
 
 
 def q_calibration(
-    game: str, play: str, gamma: float, episodes: int, q: Floats, realised: Floats, complete: NDArray[np.bool_]
-) -> QCalibration:
+    game: str, play: str, discount: Discount, episodes: int, distinct: int | None,
+    q: Floats, realised: Floats, complete: NDArray[np.bool_],
+) -> QCalibration:  # fmt: skip
     """Q of so many episodes' decisions beside what followed them, and whether that is known to the end; (M,) each."""
     decisions = len(q)
     q, realised = q[complete].astype(np.float64), realised[complete]
@@ -87,8 +101,10 @@ def q_calibration(
     return QCalibration(
         game=game,
         play=play,
-        gamma=gamma,
+        gamma=discount.gamma,
+        trained_gamma=discount.trained,
         episodes=episodes,
+        distinct=distinct,
         decisions=decisions,
         compared=len(q),
         mean_q=float(q.mean()) if some else None,
@@ -102,15 +118,17 @@ def q_calibration(
 
 
 def own_play(
-    mode: str, decisions: Mapping[str, Sequence[Decisions]], gammas: Mapping[str, float]
+    mode: str, decisions: Mapping[str, Sequence[Decisions]], gammas: Mapping[str, Discount]
 ) -> tuple[QCalibration, ...]:
     """Q in the agent's own play, game by game."""
     found = []
     for game, episodes in decisions.items():
-        returns = [realised_returns(episode.rewards, episode.terminated, gammas[game]) for episode in episodes]
+        returns = [realised_returns(episode.rewards, episode.terminated, gammas[game].gamma) for episode in episodes]
         q = np.concatenate([episode.q for episode in episodes])
         realised, complete = (np.concatenate(part) for part in zip(*returns, strict=True))
-        found.append(q_calibration(game, mode, gammas[game], len(episodes), q, realised, complete))
+        repeats = sum(any(map(one.repeats, episodes[:place])) for place, one in enumerate(episodes))
+        distinct = len(episodes) - repeats
+        found.append(q_calibration(game, mode, gammas[game], len(episodes), distinct, q, realised, complete))
     return tuple(found)
 
 

@@ -11,6 +11,7 @@ from jowa.data.sequences import SequenceDataset
 from jowa.data.split import Split
 from jowa.data.store import EpisodeStore, has_episodes
 from jowa.errors import UserError
+from jowa.evaluation.discounts import Discount
 from jowa.evaluation.held_out import HeldOut, look_at
 from jowa.evaluation.results import DataScore
 from jowa.evaluation.scores import BootstrapConfig
@@ -41,7 +42,7 @@ def data_scores(store: EpisodeStore | None) -> dict[str, DataScore]:
 
 
 def held_out_evidence(
-    agent: Agent, store: EpisodeStore | None, sequences: int, bootstrap: BootstrapConfig, gammas: Mapping[str, float]
+    agent: Agent, store: EpisodeStore | None, sequences: int, bootstrap: BootstrapConfig, gammas: Mapping[str, Discount]
 ) -> HeldOut:
     """What the agent knows of `sequences` of held-out episodes; nothing where there are none."""
     holdout = agent.description["holdout"]

@@ -10,10 +10,11 @@ from jowa.errors import UserError
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS
 from jowa.models.conversion import BUFFERS_FILE, LPIPS_FILE
 from jowa.models.published_files import TOKENIZER_FILE
+from jowa.resuming import CONFIG
 
 PREFIX = "hub:"
-AGENT_FILES = (DESCRIPTION, WEIGHTS, LPIPS_FILE, BUFFERS_FILE)
-"""What an agent's folder may hold of the agent itself: all that is downloaded."""
+AGENT_FILES = (DESCRIPTION, WEIGHTS, LPIPS_FILE, BUFFERS_FILE, CONFIG, "results.json")
+"""What an agent's folder may hold of the agent itself, its training and its evaluation: all that is downloaded."""
 _NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,94}(?<![.-])", re.ASCII)
 
 
