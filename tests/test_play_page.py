@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ class Opened:
 
 
 @pytest.fixture
-def session() -> Session:
-    return small_session("Freeway", small_agent("Freeway", "Pong"))
+def session() -> Iterator[Session]:
+    with closing(small_session("Freeway", small_agent("Freeway", "Pong"))) as session:
+        yield session
 
 
 @pytest.fixture
@@ -97,6 +99,12 @@ def test_one_watches_pauses_and_steps_through_the_plan(opened: Opened, session: 
     opened.until(f"Number(text('agent_steps')) === {steps + 2}")
     page.click("#restart")
     opened.until("text('episode') === '1'")
+    session.thinker.decode = {}.__getitem__
+    page.click("#step")
+    opened.until("text('problem').includes('go on (KeyError')")
+    del session.thinker.decode
+    page.click("#restart")
+    opened.until("text('episode') === '2' && text('problem') === ''")
 
 
 def test_one_takes_over_by_keyboard_and_by_buttons(opened: Opened, session: Session) -> None:
@@ -180,7 +188,7 @@ def test_planner_and_game_change_while_it_runs(opened: Opened, session: Session)
 def test_number_keys_play_a_game_with_actions_of_its_own(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     session = toy_session(monkeypatch)
     session.drive("human")
-    with served(session) as port:
+    with closing(session), served(session) as port:
         opened = Opened(browser, port)
         opened.page.keyboard.press("3")
         opened.until("text('agent_steps') === '1' && text('reward') === '2' && text('played') === '2, you'")
@@ -204,6 +212,7 @@ def test_it_finds_its_session_again(browser: Any) -> None:
         steps = int(opened.text("agent_steps"))
         opened.until(f"Number(text('agent_steps')) > {steps + 1}")
         opened.context.close()
+    session.close()
 
 
 def test_it_fits_a_phone_and_a_dark_room(browser: Any, tmp_path: Path) -> None:
@@ -211,7 +220,7 @@ def test_it_fits_a_phone_and_a_dark_room(browser: Any, tmp_path: Path) -> None:
     session.plan_with(width=3, horizon=4, context=4)
     session.drive("human")
     shades = {}
-    with served(session) as port:
+    with closing(session), served(session) as port:
         for scheme in ("light", "dark"):
             opened = Opened(browser, port, viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
             page = opened.page
