@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from unittest import mock
@@ -24,8 +22,6 @@ from tiny_store import final_weights, finetune_run, states_equal
 from jowa import evaluate, export, games
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.card_command import repeating
-from jowa.evaluation.card_conditions import used
 from jowa.evaluation.protocol_names import PROTOCOLS
 from jowa.evaluation.results import plain
 from jowa.evaluation.stored import read_evaluation
@@ -240,24 +236,6 @@ def test_what_came_from_the_hub_is_exported_with_its_evaluation(
     assert export_agent("ckpt=hub:me/agent", f"out={tmp_path / 'again'}")[0] == 0
     assert read_evaluation(tmp_path / "again").results["seed"] == 7
     assert (tmp_path / "again" / "config.yaml").read_text() == (tmp_path / "hub" / "config.yaml").read_text()
-
-
-@pytest.mark.parametrize("planner", ["beam", "greedy", "mcts", "published", "demo"])
-def test_the_command_repeats_the_evaluation(planner: str) -> None:
-    line = ["ckpt=x", f"planner={planner}", "protocol=nature", "episodes=30", "seed=5", "bootstrap.resamples=500"]
-    config = load_config(EvaluateConfig, "evaluate", line)
-    modes = fake_results(("no planning", "planning"), ("Pong", "Breakout")).modes
-    for tuning, rules in ((None, "nature"), ({"first_seed": 1}, None)):
-        results = {"config": plain(config), "modes": plain(modes), "protocol": plain(config.protocol), "seed": 5,
-                   "bootstrap": plain(config.bootstrap), "tuning": tuning}  # fmt: skip
-        text = repeating(results, rules, "hub:me/agent")
-        command = next(line for line in text.splitlines() if line.startswith("python"))
-        again = load_config(EvaluateConfig, "evaluate", shlex.split(command)[3:])
-        assert again.ckpt == "hub:me/agent" and again.games == ["Pong", "Breakout"]
-        assert again.modes == ["no planning", "planning"] and again.protocol == config.protocol
-        assert (again.episodes, again.seed, again.bootstrap) == (30, 5, config.bootstrap)
-        assert used(asdict(again.planner)) == used(asdict(config.planner))
-        assert ("tuned=" in text) == bool(tuning)
 
 
 def test_lpips_goes_along(mine: Path, tmp_path: Path) -> None:
