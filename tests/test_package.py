@@ -27,13 +27,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_preset_and_table_travels(installed: Path) -> None:
     for source, inside in (("configs", "jowa/configs"), ("jowa", "jowa")):
-        for path in [*(REPOSITORY / source).rglob("*.yaml"), *(REPOSITORY / source).rglob("*.json")]:
+        kinds = (".yaml", ".json", ".html", ".css", ".js")
+        for path in [path for path in (REPOSITORY / source).rglob("*") if path.suffix in kinds]:
             assert (installed / inside / path.relative_to(REPOSITORY / source)).read_bytes() == path.read_bytes()
     assert not (installed / "tests").exists()
 
 
 MODULES = [
-    "pretrain", "finetune", "transfer", "evaluate", "convert", "results", "data.record", "data.fetch", "data.verify"
+    "pretrain", "finetune", "transfer", "evaluate", "convert", "results", "data.record", "data.fetch", "data.verify",
+    "tune", "play",
 ]  # fmt: skip
 
 
@@ -49,4 +51,4 @@ def test_entry_points_find_their_presets_from_another_folder(installed: Path, tm
         [sys.executable, "-m", f"jowa.{module}", "--cfg"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert any(f"{key}: " in shown.stdout for key in ("out", "dst", "path"))
+    assert any(f"{key}: " in shown.stdout for key in ("out", "dst", "path", "port"))
