@@ -79,6 +79,7 @@ class EvaluateConfig:
     depend on it. execution: how imagination is computed. data: the episode store to compare with and to take held-out
     sequences from, that of the training run if null.
     world_model_sequences: held-out sequences measured, 0 for none. film_agent_steps: agent steps of each game's film.
+    report: whether to write report.html, and to play for its films; the numbers are written anyway.
     tuned: what jowa.tune left: its folder; context, width and horizon of each game are taken from there.
     baselines: published algorithms to compare with, null for a few, [] for none. out: where to write,
     <run>/evaluations/NNN if null. anew: begin another one, though the same was interrupted.
@@ -99,6 +100,7 @@ class EvaluateConfig:
     data: str | None = None
     world_model_sequences: int = 512
     film_agent_steps: int = 300
+    report: bool = True
     baselines: list[str] | None = None
     device: str = "auto"
     threads: int | None = None
@@ -153,7 +155,7 @@ def main(config: EvaluateConfig) -> None:
             return
         gammas = discounts(start, config.planner, games)
         held_out = held_out_evidence(agent, store, config.world_model_sequences, config.bootstrap, gammas)
-        footage = film(config, agent, wanted.planners, distribution)
+        footage = film(config, agent, wanted.planners, distribution) if config.report else Footage(RANDOM, (), {})
         weights = settings["weights"]
         results = Results(
             **conditions(config, start, games, weights),
@@ -166,13 +168,16 @@ def main(config: EvaluateConfig) -> None:
             wall_seconds=time.perf_counter() - started,
         )
         results = with_comparisons(results, config.baselines)
-        write(folder, results, exhibits(agent, start.folder, footage, held_out))
+        write(folder, results, exhibits(agent, start.folder, footage, held_out) if config.report else None)
     tell(folder, results)
 
 
 def tell(folder: Path, results: Results) -> None:
     print(score_table(results))
-    print(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'}")
+    print()
+    if (folder / "report.html").is_file():
+        print(f"Report: {folder / 'report.html'}")
+    print(f"Numbers: {folder / 'results.json'}")
     print(f"Tables: {folder / 'scores.csv'}, scores.md and scores.tex")
 
 
@@ -220,11 +225,12 @@ def conditions(
     }
 
 
-def write(folder: Path, results: Results, shown: Exhibits) -> None:
-    """Everything into the folder; results.json comes last and says that all is there."""
+def write(folder: Path, results: Results, shown: Exhibits | None) -> None:
+    """Everything into the folder, the report if there is something `shown`; results.json comes last: all is there."""
     for leftover in ("report.html", "scores.csv", "scores.md", "scores.tex"):
         (folder / leftover).unlink(missing_ok=True)  # of this evaluation, interrupted before it was finished
-    write_report(folder / "report.html", results, shown)
+    if shown is not None:
+        write_report(folder / "report.html", results, shown)
     write_tables(folder, board_of(results), f"{results.name}: scores")
     write_results(folder / "results.json", results)
 

@@ -136,7 +136,7 @@ def test_each_size_plays_and_learns_from_published_files(
 ) -> None:
     size, tokenizer, model = drawn
     source = save(place / "published", size, tokenizer, model, "_orig_mod.module.")
-    play = ["device=cpu", "games=[Phoenix]", "episodes=1", "protocol.max_episode_frames=8", "film_agent_steps=1",
+    play = ["device=cpu", "games=[Phoenix]", "episodes=1", "protocol.max_episode_frames=8", "report=false",
             "threads=1", "bootstrap.resamples=20", "planner.horizon=1", f"size={size}"]  # fmt: skip
     converted(f"src={source}", f"dst={place / 'ours'}")
     for ckpt, modes in ((source, ["planning"]), (place / "ours", ["planning", "no planning"])):

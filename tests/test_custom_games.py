@@ -386,9 +386,8 @@ def test_an_environment_from_a_package_end_to_end(
     forget(monkeypatch)
     agent = finetune_run(data, tmp_path / "agent", smoke_run, f"game={game}")
     forget(monkeypatch)
-    evaluate.main(
-        load_config(evaluate.EvaluateConfig, "evaluate", [f"ckpt={agent}", "episodes=1", "device=cpu", "planner=beam"])
-    )
+    given = [f"ckpt={agent}", "episodes=1", "device=cpu", "planner=beam", "film_agent_steps=4"]
+    evaluate.main(load_config(evaluate.EvaluateConfig, "evaluate", given))
     results = json.loads((agent / "evaluations" / "001" / "results.json").read_text(encoding="utf-8"))
     assert [mode["episodes"][0]["agent_steps"] <= 20 for mode in results["modes"]] == [True] * 3
     forget(monkeypatch)

@@ -280,7 +280,7 @@ def test_it_plays_the_same_from_the_cache_and_trains_the_same(
     monkeypatch.chdir(tmp_path)
     episodes = []
     for name, ckpt in (("run", mine), ("folder", tmp_path / "hub"), ("cache", "hub:me/agent")):
-        line = [*SMALL, "games=[Pong]", "modes=[no planning]", "protocol.max_episode_frames=600", "film_agent_steps=0"]
+        line = [*SMALL, "games=[Pong]", "modes=[no planning]", "protocol.max_episode_frames=600", "report=false"]
         line += ["world_model_sequences=0"]
         line += [f"ckpt={ckpt}", f"out={tmp_path / 'played' / name}"]
         evaluate.main(load_config(EvaluateConfig, "evaluate", line))

@@ -58,7 +58,6 @@ def test_what_is_filmed_is_the_episode_that_is_scored(
     monkeypatch.setattr(player, "record", lambda actions: (played.append(actions.copy()), record(actions)))
     rollout = play(
         environments, player, seeds, mode="x", random_action_probability=PROTOCOL.random_action_probability,
-        progress=False,
     )  # fmt: skip
     environments.close()
     for game in GAMES:

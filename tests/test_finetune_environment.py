@@ -61,7 +61,8 @@ def test_a_fresh_row_and_fresh_actions(
     new, old = agent.model.code_task_embedding.weight, before.model.code_task_embedding.weight
     assert new.shape[0] == 61 and torch.equal(new[:60], old)
     evaluate.main(load_config(EvaluateConfig, "evaluate", [f"ckpt={run}", "episodes=2", f"out={tmp_path / 'page'}",
-                                                           "world_model_sequences=4", "device=cpu"]))  # fmt: skip
+                                                           "world_model_sequences=4", "film_agent_steps=4",
+                                                           "device=cpu"]))  # fmt: skip
     assert "Toy-v0" in capsys.readouterr().out and (tmp_path / "page" / "report.html").is_file()
 
 

@@ -35,7 +35,7 @@ def test_every_preset_and_table_travels(installed: Path) -> None:
 
 MODULES = [
     "pretrain", "finetune", "transfer", "evaluate", "convert", "results", "data.record", "data.fetch", "data.verify",
-    "tune", "play",
+    "play",
 ]  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def test_the_agent_plays_as_it_does_in_evaluation(planner: PlannerConfig) -> Non
     agent, protocol = small_agent(), ProtocolConfig(**rules)
     environments = make_environments(["Pong"], protocol, [0])
     player = Watched(agent_player(agent, planner, ExecutionConfig(), environments, torch.device("cpu")))
-    rollout = play(environments, player, {"Pong": [5, 6]}, mode="test", random_action_probability=0.2, progress=False)
+    rollout = play(environments, player, {"Pong": [5, 6]}, mode="test", random_action_probability=0.2)
     session = small_session(agent=agent, planner=planner, seed=5, protocol=rules)
     played, endings = [], []
     for _ in range(14):

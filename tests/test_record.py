@@ -130,7 +130,7 @@ def test_command_line(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     # The keys of the two games' workers cross a process border as `__main__`'s own class.
-    fine = run("game=[Breakout,Boxing]", "steps=100", "policy=random", "workers=1", "protocol=sticky",
+    fine = run("game=[Breakout,Boxing]", "steps=100", "policy=random", "workers=1", "protocol=machado",
                "protocol.max_episode_frames=400")  # fmt: skip
     assert fine.returncode == 0, fine.stderr
     assert "Breakout" in fine.stdout and "mean return" in fine.stdout

@@ -21,7 +21,7 @@ from jowa.tune import SEED, TuneConfig
 
 SHORT = ["device=cpu", "games=[Pong]", "protocol.max_episode_frames=24", "bootstrap.resamples=50", "threads=1"]
 TUNE = [*SHORT, "contexts=[1,2]", "widths=[1,2]", "horizons=[1]", "episodes=2"]
-EVALUATE = [*SHORT, "episodes=1", "world_model_sequences=0", "film_agent_steps=0"]
+EVALUATE = [*SHORT, "episodes=1", "world_model_sequences=0", "report=false"]
 
 
 @pytest.fixture(scope="module")

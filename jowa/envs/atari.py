@@ -91,35 +91,37 @@ class AtariEnvironments:
         chosen = np.ones(self.num_envs, dtype=np.bool_) if mask is None else np.asarray(mask, dtype=np.bool_)
         if chosen.shape != (self.num_envs,) or (seeds is not None and len(seeds) != self.num_envs):
             raise ValueError(f"mask and seeds need one entry for each of the {self.num_envs} environments")
-        self._open(chosen)
+        opened = self._open(chosen)
         for index in np.flatnonzero(chosen):
             if seeds is not None:
                 self._seeds[index], self._episodes[index] = int(seeds[int(index)]), -1
             self._episodes[index] += 1
         for game, own in self._members.items():
-            slots = np.flatnonzero(chosen[own])
+            # Emulators that have just been opened must all be reset before any of them is stepped.
+            slots = np.arange(len(own)) if game in opened else np.flatnonzero(chosen[own])
             if len(slots):
-                envs = own[slots]
-                emulator_seeds = [episode_seed(self._seeds[e], int(self._episodes[e])) for e in envs]
+                emulator_seeds = [episode_seed(self._seeds[e], max(int(self._episodes[e]), 0)) for e in own[slots]]
                 screens, _ = self._vectors[game].reset(slots, np.array(emulator_seeds))
-                self._frames[envs] = screens[slots, 0]
+                begun = np.flatnonzero(chosen[own])
+                self._frames[own[begun]] = screens[begun, 0]
         self._steps[chosen] = 0
         self._playing[chosen] = True
         return self._frames.copy()
 
-    def _open(self, chosen: NDArray[np.bool_]) -> None:
-        """Open the emulators of games that begin, in place of games of which nothing is being played any more."""
+    def _open(self, chosen: NDArray[np.bool_]) -> set[str]:
+        """Open the emulators of games that begin, in place of games of which nothing is being played any more.
+
+        Returns the games that were opened.
+        """
         wanted = {game for game, own in self._members.items() if chosen[own].any()}
-        if wanted <= set(self._vectors):
-            return
-        for game in set(self._vectors) - wanted:
+        missing = wanted - set(self._vectors)
+        for game in set(self._vectors) - wanted if missing else ():
             if not self._playing[self._members[game]].any():
                 del self._vectors[game]
-        for game in [game for game in self._members if game in wanted and game not in self._vectors]:
-            count = len(self._members[game])
-            vector = _open_vector(game, count, self._protocol)
-            vector.reset(np.arange(count), np.zeros(count, np.int64))
-            self._vectors[game], self._codes[game] = vector, _action_codes(vector)
+        for game in missing:
+            self._vectors[game] = _open_vector(game, len(self._members[game]), self._protocol)
+            self._codes[game] = _action_codes(self._vectors[game])
+        return missing
 
     def step(self, actions: NDArray[np.integer]) -> StepResult:
         """One agent step everywhere; environments whose episode has ended ignore it (reward 0, same frame).
