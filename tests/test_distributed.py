@@ -27,7 +27,7 @@ ALONE = Distribution(0, 1, torch.device("cpu"))
 Results = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[4])
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Results]]:
     """What each of several processes found, case by case."""
     folder = tmp_path_factory.mktemp("several")
