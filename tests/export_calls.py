@@ -15,7 +15,7 @@ from fake_results import fake_results
 
 from jowa import export
 from jowa.cli import run
-from jowa.evaluation.results import plain
+from jowa.evaluation.results.results import plain
 from jowa.export import ExportConfig
 from jowa.models.agent_files import weights_hash
 from jowa.training.starting_point import open_agent

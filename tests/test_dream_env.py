@@ -207,7 +207,7 @@ def test_importing_jowa_is_enough_and_light() -> None:
 
 def test_readmes_example_trains_stable_baselines3(tiny_data: Path, agent: Path, tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
-    from jowa.evaluation.sb3_player import load_agent
+    from jowa.recording.sb3_player import load_agent
 
     text = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(import gymnasium\n.*?)```", text, re.DOTALL)

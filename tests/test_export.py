@@ -22,9 +22,9 @@ from tiny_store import final_weights, finetune_run, states_equal
 from jowa import evaluate, export, games
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.protocol_names import PROTOCOLS
-from jowa.evaluation.results import plain
-from jowa.evaluation.stored import read_evaluation
+from jowa.evaluation.results.protocol_names import PROTOCOLS
+from jowa.evaluation.results.results import plain
+from jowa.evaluation.results.stored import read_evaluation
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_agent, read_description, weights_hash
 from jowa.models.conversion import LPIPS_FILE
 from jowa.models.perceptual import LPIPS

@@ -12,7 +12,7 @@ from export_calls import export_agent, write_evaluation
 from test_cli import assert_refused
 
 from jowa.errors import UserError
-from jowa.evaluation.stored import read_evaluation
+from jowa.evaluation.results.stored import read_evaluation
 
 
 @pytest.fixture
