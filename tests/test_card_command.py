@@ -10,8 +10,8 @@ from fake_results import fake_results
 
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.cards.card_command import repeating
-from jowa.evaluation.cards.card_conditions import used
+from jowa.evaluation.cards.command import repeating
+from jowa.evaluation.cards.conditions import used
 from jowa.evaluation.results.results import plain
 
 

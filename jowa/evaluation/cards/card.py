@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jowa.evaluation.cards.card_command import repeating
-from jowa.evaluation.cards.card_conditions import conditions
-from jowa.evaluation.cards.card_metadata import metadata
-from jowa.evaluation.cards.card_parts import bullets, grouped, table
+from jowa.evaluation.cards.command import repeating
+from jowa.evaluation.cards.conditions import conditions
+from jowa.evaluation.cards.markdown import bullets, grouped, table
+from jowa.evaluation.cards.metadata import metadata
 
 PAPER = """@inproceedings{cheng2025jowa,
   title={Scaling Offline Model-Based {RL} via Jointly-Optimized World-Action Model Pretraining},

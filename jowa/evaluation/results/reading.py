@@ -66,6 +66,8 @@ def _check(results: Results) -> None:
         _check_mode(mode, f"modes[{number}]")
     for key in ("first_seed", "episodes", "repeated_episodes") if results.tuning else ():
         _of(int, results.tuning.get(key, 0 if key == "repeated_episodes" else None), f"tuning.{key}")
+    for key in ("same_weights", "same_protocol") if results.tuning else ():
+        _of(bool, results.tuning.get(key), f"tuning.{key}")
 
 
 def _check_mode(mode: ModeResult, place: str) -> None:

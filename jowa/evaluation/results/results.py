@@ -239,10 +239,14 @@ def write_results(path: Path, results: Results) -> None:
         UserError: the file exists.
         ValueError: a number is not finite.
     """
-    content = plain(results) | {"warnings": list(results.warnings)}
     if path.exists():
         raise UserError(f"{path} exists and is not overwritten: move it away or evaluate into another folder.")
-    write_json(path, content)
+    write_json(path, content_of(results))
+
+
+def content_of(results: Results) -> dict[str, Any]:
+    """What results.json holds: all fields, and the warnings, which follow from them."""
+    return {**plain(results), "warnings": list(results.warnings)}
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ from jowa.errors import UserError
 from jowa.evaluation.play.modes import NO_PLANNING, PLANNING
 from jowa.evaluation.results.folder import EVALUATIONS, RESULTS
 from jowa.evaluation.results.protocol_names import protocol_name
+from jowa.evaluation.results.reading import read_results
+from jowa.evaluation.results.results import content_of
 
 QUICK = "quick"
-_KEYS = ("created", "command", "checkpoint", "protocol", "seed", "bootstrap", "modes", "roms", "versions", "warnings")
-_TUNING = ("first_seed", "episodes", "same_weights", "same_protocol")
-_SCORE = ("episodes", "repeated", "median", "minimum", "maximum", "mean_agent_steps")
 
 
 @dataclass(frozen=True)
@@ -58,16 +56,9 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
     if not path.is_file():
         raise UserError(f"evaluation={folder} holds no {RESULTS}: give the folder of a finished evaluation.")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        lacking = [key for key in _KEYS if key not in results]
-        reason = f"it lacks {lacking[0]}" if lacking else _flaw(results)
-    except (OSError, ValueError, TypeError) as error:
-        reason = str(error)
-    if reason is not None:
-        raise UserError(
-            f"{path} is damaged, or of another jowa ({reason}): choose another evaluation, or evaluation=none."
-        )
-    return StoredEvaluation(folder, results)
+        return StoredEvaluation(folder, content_of(read_results(path)))
+    except UserError as error:
+        raise UserError(f"{error} A card can do without it: choose another evaluation, or evaluation=none.") from error
 
 
 def find_evaluation(run: Path, checkpoint: Path, weights: str) -> tuple[StoredEvaluation | None, str]:
@@ -106,30 +97,3 @@ def _choice(best: StoredEvaluation, others: int, damaged: int) -> str:
     more = [f"{count} {'is' if count == 1 else 'are'} {what}" for count, what in kinds if count]
     rest = f" Of the others {' and '.join(more)}: evaluation=<folder> chooses." if more else ""
     return f"The card tells of the evaluation {best.label}.{rest}"
-
-
-def _flaw(results: dict[str, Any]) -> str | None:
-    """What a card needs and isn't there, or isn't a number."""
-    try:
-        scores = [score for mode in results["modes"] for score in mode["games"]]
-        numbers = {
-            f"{score['game']}'s {key}": values[key]
-            for score in scores
-            for values, keys in ((score, _SCORE), (score["mean"], ("value", "low", "high")))
-            for key in keys
-        }
-        numbers["confidence"] = results["bootstrap"]["confidence"]
-        tuning = results.get("tuning") or {}
-        numbers |= {f"tuning's {key}": tuning[key] for key in _TUNING} if tuning else {}
-        mappings = [results[key] for key in ("protocol", "roms", "versions")]
-        mappings += [mode["planner"] for mode in results["modes"]]
-        config = results.get("config", {})
-        mappings += [config, config.get("planner", {})]
-        sentences = [*results["warnings"], *(mode["mode"] for mode in results["modes"])]
-    except (KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
-    wrong = [name for name, number in numbers.items() if not isinstance(number, int | float)]
-    if wrong:
-        return f"{wrong[0]} is no number"
-    plain = all(isinstance(one, dict) for one in mappings) and all(isinstance(one, str) for one in sentences)
-    return None if plain else "parts of it are not what they should be"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jowa.evaluation.cards.card_parts import bullets, table
+from jowa.evaluation.cards.markdown import bullets, table
 
 _UNITS = {
     "frame_skip": "an action is held for {} emulator frames: one agent step",

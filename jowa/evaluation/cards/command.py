@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from jowa.evaluation.cards.card_conditions import used
+from jowa.evaluation.cards.conditions import used
 from jowa.evaluation.play.modes import NO_PLANNING, PLANNING, RANDOM
 from jowa.evaluation.statistics.scores import BootstrapConfig
 
