@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from small_learner import padded_batch, small_learner
+from torch import multiprocessing
 
 from jowa.training.adaptation import AdaptationConfig, adapt
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
@@ -138,16 +140,41 @@ def in_double(case: Case, distribution: Distribution, folder: Path) -> dict[str,
 
 def process(rank: int, ranks: int, port: int, folder: Path, cases: dict[str, Case] = CASES) -> None:
     """What each of several processes does: all cases; rank r leaves its results in <folder>/<r>.pt."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    torch.set_num_threads(1)
+    be_rank(rank, ranks, port)
     with distributed("cpu") as distribution:
         results = {
             name: {"double": in_double(case, distribution, folder), "single": some_steps(case, distribution, folder)}
             for name, case in cases.items()
         }
         torch.save(results, folder / f"{rank}.pt")
+
+
+def pretraining(rank: int, ranks: int, port: int, overrides: list[str]) -> None:
+    """What each process of `torchrun -m jowa.pretrain` does."""
+    from jowa import pretrain
+    from jowa.cli import load_config
+
+    be_rank(rank, ranks, port)
+    pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", overrides))
+
+
+def be_rank(rank: int, ranks: int, port: int) -> None:
+    """Be one of several processes, as torchrun would have it."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+
+
+def together(work: Callable[..., None], ranks: int, *arguments: Any) -> None:
+    """Call `work(rank, ranks, port, *arguments)` in so many processes that needn't import anything."""
+    preload()
+    multiprocessing.start_processes(work, (ranks, free_port(), *arguments), nprocs=ranks, start_method="forkserver")
+
+
+def preload() -> None:
+    """Have processes forked from one that has imported what takes seconds; an optimiser's first step imports dynamo."""
+    multiprocessing.set_forkserver_preload(["jowa.pretrain", "torch._dynamo"])
 
 
 def free_port() -> int:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from launch import launch
-from processes import CASES, LENGTHS, some_steps, free_port, in_double, process
+from processes import CASES, LENGTHS, in_double, process, some_steps, together
 from safetensors.torch import load_file
 from tiny_store import pretrain_run
-from torch import Tensor, multiprocessing
+from torch import Tensor
 
 from jowa.errors import UserError
 from jowa.models.agent_files import WEIGHTS
@@ -31,7 +31,7 @@ Results = dict[str, Any]
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Results]]:
     """What each of several processes found, case by case."""
     folder = tmp_path_factory.mktemp("several")
-    multiprocessing.spawn(process, (request.param, free_port(), folder), nprocs=request.param)
+    together(process, request.param, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 

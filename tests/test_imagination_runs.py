@@ -10,12 +10,11 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 from launch import launch
-from processes import IMAGINING, free_port, in_double, process
+from processes import IMAGINING, in_double, process, together
 from safetensors.torch import load_file
 from small_learner import one_part, small_learner
 from test_distributed import assert_same, distance, weights
 from tiny_store import final_weights, finetune_run
-from torch import multiprocessing
 
 from jowa.cli import load_config
 from jowa.data.sequences import SequenceDataset
@@ -85,7 +84,7 @@ def test_each_step_draws_from_all_that_was_imagined(tiny_data: Path) -> None:
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, dict]]]:
     """What each of two processes found, case by case."""
     folder = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(process, (2, free_port(), folder, IMAGINING), nprocs=2)
+    together(process, 2, folder, IMAGINING)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch import ENVIRONMENT, ROOT, command, execute, launch, start
+from launch import ENVIRONMENT, ROOT, command, execute, start
+from processes import pretraining, together
 from tiny_store import final_weights, pretrain_config, pretrain_run
 
 from jowa import pretrain
@@ -108,9 +109,8 @@ def test_three_processes_stop_after_the_same_step(tiny_data: Path, tmp_path: Pat
     """Three, since sums of two don't show in which order they are added up."""
     changes = [f"data.path={tiny_data}", *RANDOM, "stage1.steps=2", "stage2.steps=20", "training.checkpoint_every=1000",
                "training.batch_size=6", "stage1.tokenizer_frames=12"]  # fmt: skip
-    together = tmp_path / "together"
-    done = launch("jowa.pretrain", "+exp=smoke", *changes, f"out={together}", processes=3)
-    assert done.returncode == 0, done.stderr
+    whole = tmp_path / "whole"
+    together(pretraining, 3, ["+exp=smoke", *changes, f"out={whole}"])
     out = tmp_path / "stopped"
     words = command("jowa.pretrain", "+exp=smoke", *changes, f"out={out}", processes=3)
     done = stop(words, out, signal.SIGTERM, "stage2", 3)
@@ -120,7 +120,7 @@ def test_three_processes_stop_after_the_same_step(tiny_data: Path, tmp_path: Pat
     assert words == ["torchrun", "--nproc-per-node=3", "-m", "jowa.pretrain", f"resume={out}"]
     done = execute([words[0], "--standalone", *words[1:]])
     assert done.returncode == 0, done.stderr
-    assert final_weights(out) == final_weights(together) and losses(out) == losses(together)
+    assert final_weights(out) == final_weights(whole) and losses(out) == losses(whole)
 
 
 @pytest.fixture(scope="module")
