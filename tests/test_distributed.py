@@ -107,7 +107,7 @@ EXACT = ["model.q_dropout=0", "stage1.tokenizer_frames=32", "training.checkpoint
 
 
 def test_torchrun_pretrains_into_one_folder(tiny_data: Path, tmp_path: Path) -> None:
-    alone = pretrain_run(tiny_data, tmp_path / "alone", *EXACT)
+    alone = pretrain_run(tiny_data, tmp_path / "alone", *EXACT, "training.picture_every=4")
     out = tmp_path / "together"
     done = launch("jowa.pretrain", "+exp=smoke", f"data.path={tiny_data}", f"out={out}", *EXACT, processes=2)
     assert done.returncode == 0, done.stderr
