@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch import ENVIRONMENT, ROOT, command, execute, start
+from launch import ENVIRONMENT, ROOT, command, start
 from processes import pretraining, together
 from tiny_store import final_weights, pretrain_config, pretrain_run
 
@@ -98,8 +98,7 @@ def test_stopped_again_and_again_a_run_ends_as_if_it_had_not_been(
     killed = last_step(out)[1]
     # One checkpoint may have been on its way.
     assert int(latest_checkpoint(out).name[-8:]) >= max(before, killed - 2 * EVERY)
-    done = execute(words)
-    assert done.returncode == 0, done.stderr
+    pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", words[3:]))
     assert final_weights(out) == final_weights(whole)
     assert losses(out) == losses(whole)
     assert not list(out.rglob(".*")) and len(list(out.glob("config*.yaml"))) == 4
@@ -118,8 +117,7 @@ def test_three_processes_stop_after_the_same_step(tiny_data: Path, tmp_path: Pat
     assert 3 < last_step(out)[1] < 20
     words = printed(done.stderr)
     assert words == ["torchrun", "--nproc-per-node=3", "-m", "jowa.pretrain", f"resume={out}"]
-    done = execute([words[0], "--standalone", *words[1:]])
-    assert done.returncode == 0, done.stderr
+    together(pretraining, 3, words[4:])
     assert final_weights(out) == final_weights(whole) and losses(out) == losses(whole)
 
 
