@@ -75,9 +75,9 @@ LESS_UNEQUAL = [8] * 6 + [4, 1] + [2, 1, 3, 8, 5, 1, 7, 2]
 """None is without a step from which to imagine."""
 WITH_TOKENIZER = replace(STAGE_2, tokenizer_frames=2 * BATCH)
 IMAGINING = {
-    "cql": Case(STAGE_2, imagination=ImaginationConfig(1, replay=20), lengths=LESS_UNEQUAL),
+    "cql": Case(STAGE_2, imagination=ImaginationConfig(1, replay=12), lengths=LESS_UNEQUAL),
     "cql in micro-batches": Case(
-        STAGE_2, imagination=ImaginationConfig(1, replay=20), lengths=LESS_UNEQUAL, micro_batch=2
+        STAGE_2, imagination=ImaginationConfig(1, replay=12), lengths=LESS_UNEQUAL, micro_batch=2
     ),
     "combo, tokenizer too": Case(
         WITH_TOKENIZER, ObjectiveConfig(conservative="combo"), imagination=ImaginationConfig(0), lengths=LESS_UNEQUAL

@@ -92,7 +92,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, di
 def test_two_processes_imagine_and_train_as_one(two: list[dict[str, dict[str, dict]]], name: str) -> None:
     with TemporaryDirectory() as folder:
         expected = in_double(IMAGINING[name.removesuffix(" in micro-batches")], ALONE, Path(folder))
-    assert len(expected["replay"]["codes"]) == (20 if name.startswith("cql") else 3 * 8)
+    assert len(expected["replay"]["codes"]) == (12 if name.startswith("cql") else 3 * 8)
     for results in two:
         assert_same(results[name]["double"], expected)
         ours = results[name]["double"]["replay"]
