@@ -23,4 +23,4 @@ def smoke_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A finished run of +exp=smoke on it; nobody may change its weights."""
     from tiny_store import pretrain_run
 
-    return pretrain_run(tiny_data, tmp_path_factory.mktemp("smoke") / "run")
+    return pretrain_run(tiny_data, tmp_path_factory.mktemp("smoke") / "run", "training.picture_every=4")

@@ -1,9 +1,10 @@
-"""Five steps of training on a batch that is padded very unequally, in one process or in several."""
+"""Three steps of training on a batch that is padded very unequally, in one process or in several."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from small_learner import padded_batch, small_learner
+from torch import multiprocessing
 
 from jowa.training.adaptation import AdaptationConfig, adapt
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
@@ -26,10 +28,10 @@ from jowa.training.optimization import Optimizers
 from jowa.training.parts import parts_of_steps
 from jowa.training.run import Run
 
-LENGTHS = [8] * 12 + [4, 0] + [2, 1] + [0] * 12
-"""Valid steps of the sequences: 100 in the first half, 3 in the second, none in the last quarter."""
+LENGTHS = [8] * 6 + [4, 0] + [2, 1] + [0] * 6
+"""Valid steps of the sequences: 52 in the first half, 3 in the second, none in the last quarter."""
 BATCH = len(LENGTHS)
-STEPS = 5
+STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ STAGE_2 = StageConfig(world_weight=0.1, td_weight=1.0, conservative_weight=0.1, 
 Q_ALONE = replace(STAGE_2, world_weight=0.0)
 CASES = {
     "stage 1": Case(STAGE_1),
-    "stage 1 in micro-batches": Case(STAGE_1, micro_batch=7),
+    "stage 1 in micro-batches": Case(STAGE_1, micro_batch=2),
     "stage 2": Case(STAGE_2),
-    "stage 2 in micro-batches": Case(STAGE_2, micro_batch=7),
+    "stage 2 in micro-batches": Case(STAGE_2, micro_batch=2),
     "stage 2, tokenizer too": Case(replace(STAGE_2, tokenizer_frames=2 * BATCH)),
     "random ensemble mixture": Case(STAGE_2, ObjectiveConfig(random_ensemble_mixture=True)),
     "scalar": Case(STAGE_2, model={"q_loss": "mse"}),
@@ -69,13 +71,13 @@ CASES = {
     "heads": Case(STAGE_2, adaptation=AdaptationConfig("heads")),
     "lora": Case(STAGE_2, adaptation=AdaptationConfig("lora", rank=2)),
 }
-LESS_UNEQUAL = [8] * 12 + [4, 1] + [2, 1, 3, 8, 5, 1, 7] * 2
+LESS_UNEQUAL = [8] * 6 + [4, 1] + [2, 1, 3, 8, 5, 1, 7, 2]
 """None is without a step from which to imagine."""
 WITH_TOKENIZER = replace(STAGE_2, tokenizer_frames=2 * BATCH)
 IMAGINING = {
-    "cql": Case(STAGE_2, imagination=ImaginationConfig(1, replay=20), lengths=LESS_UNEQUAL),
+    "cql": Case(STAGE_2, imagination=ImaginationConfig(1, replay=12), lengths=LESS_UNEQUAL),
     "cql in micro-batches": Case(
-        STAGE_2, imagination=ImaginationConfig(1, replay=20), lengths=LESS_UNEQUAL, micro_batch=2
+        STAGE_2, imagination=ImaginationConfig(1, replay=12), lengths=LESS_UNEQUAL, micro_batch=2
     ),
     "combo, tokenizer too": Case(
         WITH_TOKENIZER, ObjectiveConfig(conservative="combo"), imagination=ImaginationConfig(0), lengths=LESS_UNEQUAL
@@ -103,7 +105,7 @@ class UnequalData:
         return np.random.default_rng(of[0]).permutation(BATCH) if of[0] else np.arange(BATCH)
 
 
-def five_steps(case: Case, distribution: Distribution, folder: Path, steps: int = STEPS) -> dict[str, Any]:
+def some_steps(case: Case, distribution: Distribution, folder: Path) -> dict[str, Any]:
     """This process's weights after the steps, its first gradients, and every step's metrics of all processes."""
     learner = case.learner(distribution.ranks)
     if torch.Tensor.float is torch.Tensor.double:
@@ -118,7 +120,7 @@ def five_steps(case: Case, distribution: Distribution, folder: Path, steps: int 
     data: Any = UnequalData(not case.stage.trains_tokenizer, combo, case.lengths)
     imagination = Imagination(case.imagination, learner, distribution)
     metrics, gradients = [], {}
-    parts = parts_of_steps(data, range(steps), "stage", case.stage, config, 0, distribution, case.imagination)
+    parts = parts_of_steps(data, range(STEPS), "stage", case.stage, config, 0, distribution, case.imagination)
     for step, mine in enumerate(imagination.complete(of, 0, "stage", step) for step, of in enumerate(parts)):
         shares, _ = train_step(run, "stage", step, wrapped, optimizers, guard, mine)
         metrics.append({key: distribution.sum(value.clone()) for key, value in shares.items()})
@@ -131,23 +133,48 @@ def five_steps(case: Case, distribution: Distribution, folder: Path, steps: int 
 
 
 def in_double(case: Case, distribution: Distribution, folder: Path) -> dict[str, Any]:
-    """Three steps with all that would be in single precision in double."""
+    """The same steps with all that would be in single precision in double."""
     with patch.object(torch.Tensor, "float", torch.Tensor.double):
-        return five_steps(case, distribution, folder, steps=3)
+        return some_steps(case, distribution, folder)
 
 
 def process(rank: int, ranks: int, port: int, folder: Path, cases: dict[str, Case] = CASES) -> None:
     """What each of several processes does: all cases; rank r leaves its results in <folder>/<r>.pt."""
+    be_rank(rank, ranks, port)
+    with distributed("cpu") as distribution:
+        results = {
+            name: {"double": in_double(case, distribution, folder), "single": some_steps(case, distribution, folder)}
+            for name, case in cases.items()
+        }
+        torch.save(results, folder / f"{rank}.pt")
+
+
+def pretraining(rank: int, ranks: int, port: int, overrides: list[str]) -> None:
+    """What each process of `torchrun -m jowa.pretrain` does."""
+    from jowa import pretrain
+    from jowa.cli import load_config
+
+    be_rank(rank, ranks, port)
+    pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", overrides))
+
+
+def be_rank(rank: int, ranks: int, port: int) -> None:
+    """Be one of several processes, as torchrun would have it."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     torch.set_num_threads(1)
-    with distributed("cpu") as distribution:
-        results = {
-            name: {"double": in_double(case, distribution, folder), "single": five_steps(case, distribution, folder)}
-            for name, case in cases.items()
-        }
-        torch.save(results, folder / f"{rank}.pt")
+
+
+def together(work: Callable[..., None], ranks: int, *arguments: Any) -> None:
+    """Call `work(rank, ranks, port, *arguments)` in so many processes that needn't import anything."""
+    preload()
+    multiprocessing.start_processes(work, (ranks, free_port(), *arguments), nprocs=ranks, start_method="forkserver")
+
+
+def preload() -> None:
+    """Have processes forked from one that has imported what takes seconds; an optimiser's first step imports dynamo."""
+    multiprocessing.set_forkserver_preload(["jowa.pretrain", "torch._dynamo"])
 
 
 def free_port() -> int:

@@ -192,7 +192,7 @@ SEVERAL = "+ablation=[codes_16,context_4,no_task_embedding]"
 
 
 def test_several_at_once_through_finetuning_and_evaluation(tiny_data: Path, tmp_path: Path) -> None:
-    run = pretrain_run(tiny_data, tmp_path / "run", SEVERAL)
+    run = pretrain_run(tiny_data, tmp_path / "run", SEVERAL, "training.picture_every=4")
     line = next(line for line in lines_of(run) if "speed/tokens_per_second" in line)
     assert line["speed/tokens_per_second"] == pytest.approx(line["speed/sequences_per_second"] * 4 * 17, rel=1e-4)
     tuned = finetune_run(tiny_data, tmp_path / "tuned", run, "task_from=Breakout", "data.holdout=0.25")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from jowa.games import GAMES, legal_mask
 from jowa.models.perceptual import LPIPS
 from jowa.models.published import MODELS, model_from_published
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
+from jowa.models.unfilled import Unfilled
 from jowa.models.world_action_model import WorldActionModel
 from jowa.objectives.autoencoding import autoencoding_losses
 from jowa.objectives.conservative import conservative_counts, conservative_losses
@@ -45,7 +47,8 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer(device: str) -> Tokenizer:
-    tokenizer = Tokenizer(TokenizerConfig())
+    with Unfilled():
+        tokenizer = Tokenizer(TokenizerConfig())
     tokenizer.load_state_dict(golden_state("tokenizer", SALT))
     return tokenizer.to(device).eval()
 
@@ -54,7 +57,8 @@ def tokenizer(device: str) -> Tokenizer:
 def model(request: pytest.FixtureRequest, device: str) -> tuple[str, WorldActionModel]:
     size, q_loss = request.param
     config = replace(MODELS[size], q_loss=q_loss)
-    model = WorldActionModel(config, 2048)
+    with Unfilled():
+        model = WorldActionModel(config, 2048)
     model.load_state_dict(model_from_published(golden_state(f"JOWA_{size}", SALT, q_loss == "mse"), config.layers))
     return f"{size}_{q_loss}", model.to(device).eval()
 
@@ -151,87 +155,110 @@ def test_losses(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tens
     close(torch.stack(stage2), expected[: len(stage2)])
 
 
-def imagination_cases(name: str, kind: str) -> list[tuple[str, str, int, list[str]]]:
-    """(array, game, frames of context, what else the name says) of every golden array of one kind."""
+class Case(NamedTuple):
+    """A golden array of planning: its game, its frames of context, and what else its name says."""
+
+    array: str
+    game: str
+    frames: int
+    rest: str
+
+
+def planning_cases(name: str, kind: str) -> list[Case]:
+    """Every golden array of one kind."""
     prefix = f"{name}_{kind}_"
     arrays = [array for array in GOLDEN.files if array.startswith(prefix)]
-    parts = [array.removeprefix(prefix).split("_") for array in arrays]
-    return [(array, game, int(frames), rest) for array, (game, frames, *rest) in zip(arrays, parts, strict=True)]
+    parts = [array.removeprefix(prefix).split("_", 2) for array in arrays]
+    return [
+        Case(array, game, int(frames), "".join(rest))
+        for array, (game, frames, *rest) in zip(arrays, parts, strict=True)
+    ]
 
 
-def context_of(batch: dict[str, torch.Tensor], game: str, frames: int) -> tuple[Context, torch.Tensor]:
-    """The first frames of the game's row, and the action withheld from the last of them."""
-    row = batch["tasks"].tolist().index(GAMES.index(game))
-    codes, actions = batch["codes"][row : row + 1, :frames], batch["actions"][row : row + 1, :frames]
-    tasks = batch["tasks"][row : row + 1]
-    context = Context(codes, actions, torch.full_like(tasks, frames), tasks)
-    return context, actions[:, -1:]
+def contexts_of(batch: dict[str, torch.Tensor], cases: list[Case]) -> tuple[Context, torch.Tensor]:
+    """The first frames of the cases' rows side by side, and the actions (N, 1) withheld from the last of each."""
+    device = batch["tasks"].device
+    rows = torch.tensor([batch["tasks"].tolist().index(GAMES.index(case.game)) for case in cases], device=device)
+    lengths = torch.tensor([case.frames for case in cases], device=device)
+    longest = int(lengths.max())
+    codes, actions, tasks = batch["codes"][rows, :longest], batch["actions"][rows, :longest], batch["tasks"][rows]
+    return Context(codes, actions, lengths, tasks), actions.gather(1, lengths[:, None] - 1)
 
 
 @torch.inference_mode()
 def test_imagination(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tensor]) -> None:
     name, net = model
-    for array, game, frames, (what,) in imagination_cases(name, "imag"):
-        if what != "q0":
-            continue
-        context, action = context_of(batch, game, frames)
-        dream = TreeDream(net)
-        root = dream.reset(context, room=1)
-        child = dream.expand(root.ids, action)
-        stem = array.removesuffix("q0")
-        illegal = ~legal(context.tasks)[0].cpu()
-        close(root.q[0, 0].cpu()[~illegal], GOLDEN[array][~illegal])
-        close(child.q[0, 0].cpu()[~illegal], GOLDEN[f"{stem}q1"][~illegal])
-        assert np.isneginf(GOLDEN[array][illegal]).all()
-        assert dream.codes(child.ids)[0, 0].tolist() == GOLDEN[f"{stem}tokens"].tolist()
+    cases = [case for case in planning_cases(name, "imag") if case.rest == "q0"]
+    assert cases or name.endswith("mse")
+    if not cases:
+        return
+    context, action = contexts_of(batch, cases)
+    dream = TreeDream(net)
+    root = dream.reset(context, room=1)
+    child = dream.expand(root.ids, action)
+    codes, possible = dream.codes(child.ids), legal(context.tasks).cpu()
+    for row, case in enumerate(cases):
+        stem, mask = case.array.removesuffix("q0"), possible[row]
+        close(root.q[row, 0].cpu()[mask], GOLDEN[case.array][mask])
+        close(child.q[row, 0].cpu()[mask], GOLDEN[f"{stem}q1"][mask])
+        assert np.isneginf(GOLDEN[case.array][~mask]).all()
+        assert codes[row, 0].tolist() == GOLDEN[f"{stem}tokens"].tolist()
         reward, end = GOLDEN[f"{stem}rd"]
-        assert (child.reward.item(), 1 - child.continuation.item()) == (reward, end)
+        assert (child.reward[row].item(), 1 - child.continuation[row].item()) == (reward, end)
+
+
+def beam_search(settings: str) -> BeamSearch:
+    width, horizon = (int(number) for number in settings.removeprefix("K").split("H"))
+    return BeamSearch(width, horizon, gamma=0.99, use_termination=False)
+
+
+def tree_search() -> MonteCarloTreeSearch:
+    # The vectors' horizon 4 counts the root: three imagined steps.
+    return MonteCarloTreeSearch(12, 3, temperature=0.9, gamma=0.99, choice="value", use_termination=False)
+
+
+def assert_same_decisions(
+    net: WorldActionModel, batch: dict[str, torch.Tensor], planner: Planner, cases: list[Case]
+) -> None:
+    """The cases' contexts, of different games and lengths, in one batch."""
+    context, _ = contexts_of(batch, cases)
+    plan = planner.plan(TreeDream(net), context, legal(context.tasks))
+    expected = {case.array: GOLDEN[case.array].tolist() for case in cases}
+    assert {case.array: [action] for case, action in zip(cases, plan.actions.tolist(), strict=True)} == expected
 
 
 @torch.inference_mode()
 def test_beam_search(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tensor]) -> None:
     name, net = model
-    cases = imagination_cases(name, "beam")
+    cases = planning_cases(name, "beam")
     assert cases or name.endswith("mse")
-    for array, game, frames, (settings,) in cases:
-        width, horizon = (int(number) for number in settings.removeprefix("K").split("H"))
-        context, _ = context_of(batch, game, frames)
-        planner = BeamSearch(width, horizon, gamma=0.99, use_termination=False)
-        plan = planner.plan(TreeDream(net), context, legal(context.tasks))
-        assert plan.actions.tolist() == GOLDEN[array].tolist(), array
+    for settings in sorted({case.rest for case in cases}):
+        chosen = [case for case in cases if case.rest == settings]
+        assert_same_decisions(net, batch, beam_search(settings), chosen)
 
 
 @torch.inference_mode()
 def test_mcts(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tensor]) -> None:
     name, net = model
-    cases = imagination_cases(name, "mcts")
+    cases = planning_cases(name, "mcts")
     assert len(cases) == 9 or name != "40M_c51"
-    # The vectors' horizon 4 counts the root: three imagined steps.
-    planner = MonteCarloTreeSearch(12, 3, temperature=0.9, gamma=0.99, choice="value", use_termination=False)
-    for array, game, frames, _ in cases:
-        context, _ = context_of(batch, game, frames)
-        plan = planner.plan(TreeDream(net), context, legal(context.tasks))
-        assert plan.actions.tolist() == GOLDEN[array].tolist(), array
+    if cases:
+        assert_same_decisions(net, batch, tree_search(), cases)
 
 
 @torch.inference_mode()
-def test_the_same_decisions_in_one_batch(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tensor]) -> None:
-    """Contexts of different games and lengths side by side."""
+def test_the_same_decisions_one_by_one(model: tuple[str, WorldActionModel], batch: dict[str, torch.Tensor]) -> None:
+    """Each planner by itself on a context of every game, of every length among them; the largest model on one."""
     name, net = model
-    found = [case for case in imagination_cases(name, "beam") if case[3] == ["K2H2"]]
-    planners: dict[str, Planner] = {"beam": BeamSearch(2, 2, gamma=0.99, use_termination=False)}
-    planners["mcts"] = MonteCarloTreeSearch(12, 3, choice="value", use_termination=False)
-    for kind, planner in planners.items():
-        cases = found if kind == "beam" else imagination_cases(name, kind)
-        if not cases:
-            continue
-        rows = torch.tensor([batch["tasks"].tolist().index(GAMES.index(game)) for _, game, _, _ in cases])
-        codes, actions, tasks = (batch[key][rows.to(batch["tasks"].device)] for key in ("codes", "actions", "tasks"))
-        lengths = torch.tensor([frames for _, _, frames, _ in cases], device=tasks.device)
-        longest = int(lengths.max())
-        context = Context(codes[:, :longest], actions[:, :longest], lengths, tasks)
-        plan = planner.plan(TreeDream(net), context, legal(tasks))
-        assert plan.actions.tolist() == [int(GOLDEN[array][0]) for array, *_ in cases]
+    for kind, rest, planner in (("beam", "K2H2", beam_search("K2H2")), ("mcts", "", tree_search())):
+        cases = [case for case in planning_cases(name, kind) if case.rest == rest]
+        lengths = sorted({case.frames for case in cases})
+        games = list(dict.fromkeys(case.game for case in cases))[: 1 if name.startswith("150M") else None]
+        for number, game in enumerate(games):
+            length = lengths[number % len(lengths)]
+            alone = [case for case in cases if (case.game, case.frames) == (game, length)]
+            assert len(alone) == 1
+            assert_same_decisions(net, batch, planner, alone)
 
 
 def test_no_array_goes_unproven() -> None:
@@ -243,9 +270,9 @@ def test_no_array_goes_unproven() -> None:
         heads = ["obs", "obs_lse", "rew", "end", "q", "loss_stage1", "loss_stage2"]
         heads += ["q_mean", "q_target_mean"] if loss == "c51" else []
         known |= {f"{size}_{loss}_{name}" for name in heads}
-        contexts = {array.rsplit("_", 1)[0] for array, *_ in imagination_cases(f"{size}_{loss}", "imag")}
+        contexts = {case.array.rsplit("_", 1)[0] for case in planning_cases(f"{size}_{loss}", "imag")}
         known |= {f"{stem}_{part}" for stem in contexts for part in ("q0", "tokens", "rd", "q1")}
-        planned = [array for kind in ("beam", "mcts") for array, *_ in imagination_cases(f"{size}_{loss}", kind)]
+        planned = [case.array for kind in ("beam", "mcts") for case in planning_cases(f"{size}_{loss}", kind)]
         known |= set(planned)
         assert loss == "mse" or (contexts and planned)
     assert set(GOLDEN.files) == known

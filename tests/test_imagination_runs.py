@@ -10,12 +10,11 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 from launch import launch
-from processes import IMAGINING, free_port, in_double, process
+from processes import IMAGINING, in_double, process, together
 from safetensors.torch import load_file
 from small_learner import one_part, small_learner
 from test_distributed import assert_same, distance, weights
 from tiny_store import final_weights, finetune_run
-from torch import multiprocessing
 
 from jowa.cli import load_config
 from jowa.data.sequences import SequenceDataset
@@ -85,7 +84,7 @@ def test_each_step_draws_from_all_that_was_imagined(tiny_data: Path) -> None:
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, dict]]]:
     """What each of two processes found, case by case."""
     folder = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(process, (2, free_port(), folder, IMAGINING), nprocs=2)
+    together(process, 2, folder, IMAGINING)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -93,7 +92,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, di
 def test_two_processes_imagine_and_train_as_one(two: list[dict[str, dict[str, dict]]], name: str) -> None:
     with TemporaryDirectory() as folder:
         expected = in_double(IMAGINING[name.removesuffix(" in micro-batches")], ALONE, Path(folder))
-    assert len(expected["replay"]["codes"]) == (20 if name.startswith("cql") else 3 * 14)
+    assert len(expected["replay"]["codes"]) == (12 if name.startswith("cql") else 3 * 8)
     for results in two:
         assert_same(results[name]["double"], expected)
         ours = results[name]["double"]["replay"]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch import ENVIRONMENT, ROOT, command, execute, launch, start
+from launch import ENVIRONMENT, ROOT, command, start
+from processes import pretraining, together
 from tiny_store import final_weights, pretrain_config, pretrain_run
 
 from jowa import pretrain
@@ -97,8 +98,7 @@ def test_stopped_again_and_again_a_run_ends_as_if_it_had_not_been(
     killed = last_step(out)[1]
     # One checkpoint may have been on its way.
     assert int(latest_checkpoint(out).name[-8:]) >= max(before, killed - 2 * EVERY)
-    done = execute(words)
-    assert done.returncode == 0, done.stderr
+    pretrain.main(load_config(pretrain.PretrainConfig, "pretrain", words[3:]))
     assert final_weights(out) == final_weights(whole)
     assert losses(out) == losses(whole)
     assert not list(out.rglob(".*")) and len(list(out.glob("config*.yaml"))) == 4
@@ -108,9 +108,8 @@ def test_three_processes_stop_after_the_same_step(tiny_data: Path, tmp_path: Pat
     """Three, since sums of two don't show in which order they are added up."""
     changes = [f"data.path={tiny_data}", *RANDOM, "stage1.steps=2", "stage2.steps=20", "training.checkpoint_every=1000",
                "training.batch_size=6", "stage1.tokenizer_frames=12"]  # fmt: skip
-    together = tmp_path / "together"
-    done = launch("jowa.pretrain", "+exp=smoke", *changes, f"out={together}", processes=3)
-    assert done.returncode == 0, done.stderr
+    whole = tmp_path / "whole"
+    together(pretraining, 3, ["+exp=smoke", *changes, f"out={whole}"])
     out = tmp_path / "stopped"
     words = command("jowa.pretrain", "+exp=smoke", *changes, f"out={out}", processes=3)
     done = stop(words, out, signal.SIGTERM, "stage2", 3)
@@ -118,9 +117,8 @@ def test_three_processes_stop_after_the_same_step(tiny_data: Path, tmp_path: Pat
     assert 3 < last_step(out)[1] < 20
     words = printed(done.stderr)
     assert words == ["torchrun", "--nproc-per-node=3", "-m", "jowa.pretrain", f"resume={out}"]
-    done = execute([words[0], "--standalone", *words[1:]])
-    assert done.returncode == 0, done.stderr
-    assert final_weights(out) == final_weights(together) and losses(out) == losses(together)
+    together(pretraining, 3, words[4:])
+    assert final_weights(out) == final_weights(whole) and losses(out) == losses(whole)
 
 
 @pytest.fixture(scope="module")

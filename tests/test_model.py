@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from jowa.cli import load_config
 from jowa.errors import UserError
+from jowa.models.agent_files import load_agent
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig, check_tokenizer, nearest_code
 from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_model
 from jowa.objectives.world import observation_targets
 from jowa.pretrain import PretrainConfig
+from jowa.training.checkpoint import latest_checkpoint
 from jowa.training.config import ObjectiveConfig, StageConfig, TrainingConfig
 from jowa.training.learner import Learner
 from jowa.training.optimization import Optimizers, decay_groups
@@ -349,3 +352,15 @@ def test_models_that_cannot_be_built(changes: dict[str, object], key: str) -> No
 def test_tokenizers_that_cannot_be_built(changes: dict[str, object], key: str) -> None:
     with pytest.raises(UserError, match=key):
         check_tokenizer(replace(TokenizerConfig(), **changes))
+
+
+def test_what_is_read_from_a_file_is_not_drawn_first(smoke_run: Path) -> None:
+    """Only numbers drawn are left out: constants, the layout in memory and what trains are as ever."""
+    before = torch.get_rng_state()
+    agent = load_agent(latest_checkpoint(smoke_run))
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn = Tokenizer(agent.tokenizer.config), WorldActionModel(agent.model.config, agent.model.vocabulary)
+    assert torch.equal(agent.model.support, drawn[1].support)
+    for module, read in zip(drawn, (agent.tokenizer, agent.model), strict=True):
+        ours = [(p.shape, p.stride(), p.dtype, p.requires_grad) for p in read.parameters()]
+        assert ours == [(p.shape, p.stride(), p.dtype, p.requires_grad) for p in module.parameters()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import cast
 
 import pytest
 import torch
-from launch import launch
 from omegaconf import OmegaConf
-from processes import free_port
+from processes import be_rank, together
 from tiny_store import final_weights, finetune_run, pretrain_config, pretrain_run, write_store
-from torch import multiprocessing
 
 from jowa import finetune, pretrain
 from jowa.cli import load_config
@@ -158,11 +155,13 @@ def test_an_optimizers_file_that_is_missing_is_not_to_be_deleted(tmp_path: Path)
     assert "delete" not in str(told.value)
 
 
-def test_finetuning_needs_neither_game_nor_checkpoint(smoke_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_finetuning_needs_neither_game_nor_checkpoint(
+    smoke_run: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = finetune_run(tiny_data, tmp_path / "whole", smoke_run)
     out = finetune_run(tiny_data, tmp_path / "cut", smoke_run, "stage.steps=2")
-    done = launch("jowa.finetune", "resume=cut", "stage.steps=4", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    finetune.main(load_config(finetune.FinetuneConfig, "finetune", ["resume=cut", "stage.steps=4"]))
     assert final_weights(out) == final_weights(whole)
     with pytest.raises(UserError, match="has game=Pong, not Breakout"):
         load_config(finetune.FinetuneConfig, "finetune", [f"resume={out}", "game=Breakout"])
@@ -192,12 +191,9 @@ def test_metrics_of_steps_to_be_taken_again_are_set_aside(tmp_path: Path) -> Non
     assert path.read_text() == "" and (tmp_path / "metrics-undone-3.jsonl").read_text() == "".join(lines[:3])
 
 
-def disagree(rank: int, port: int, data: Path, folder: Path) -> None:
+def disagree(rank: int, ranks: int, port: int, data: Path, folder: Path) -> None:
     """Two processes of one run with other settings on the second; each leaves what it was told."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    torch.set_num_threads(1)
+    be_rank(rank, ranks, port)
     with distributed("cpu") as distribution:
         check_agreement(distribution, {"a": 1})
     try:
@@ -207,7 +203,7 @@ def disagree(rank: int, port: int, data: Path, folder: Path) -> None:
 
 
 def test_processes_that_disagree_all_say_so(tiny_data: Path, tmp_path: Path) -> None:
-    multiprocessing.spawn(disagree, (free_port(), tiny_data, tmp_path), nprocs=2)
+    together(disagree, 2, tiny_data, tmp_path)
     said = "model.q_width is 16 on rank 0 and 8 on rank 1"
     assert all(said in (tmp_path / f"{rank}.txt").read_text() for rank in range(2))
     assert not (tmp_path / "run").exists()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from launch import ENVIRONMENT, ROOT, command
+from processes import preload
 from saving_child import ALONE, learner_and_optimizers, save_for_ever
 from tiny_store import final_weights, pretrain_config, pretrain_run
 
@@ -44,9 +45,8 @@ def names(run: Path) -> list[str]:
 
 
 def test_fifty_kills_leave_whole_checkpoints(tmp_path: Path) -> None:
+    preload()
     context = multiprocessing.get_context("forkserver")
-    # What takes seconds to import; an optimiser's first step imports the last one.
-    context.set_forkserver_preload(["jowa.training.saver", "jowa.data.batch", "torch._dynamo"])
     delays = random.Random(0)
     newest, left_over = 0, 0
     for _ in range(50):

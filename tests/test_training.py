@@ -254,7 +254,7 @@ def test_dry_run_of_the_papers_pretraining(tmp_path: Path, capsys: pytest.Captur
 def test_games_chosen_and_short_data(tmp_path: Path) -> None:
     """One game, whose single episode is shorter than a sequence: everything is padding, nothing can be held out."""
     data = write_store(tmp_path / "data", ("Freeway",), (3, 2, 1, 5))
-    out = pretrain_run(data, tmp_path / "run", "data.holdout=0", "data.games=[Freeway]")
+    out = pretrain_run(data, tmp_path / "run", "data.holdout=0", "data.games=[Freeway]", "training.picture_every=4")
     assert load_agent(latest_checkpoint(out)).description["games"] == ["Freeway"]
     assert not (out / "pictures").exists() and not any("held_out/td" in line for line in metrics_of(out))
 

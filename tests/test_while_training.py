@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from launch import launch
+from processes import pretraining, together
 from tiny_store import final_weights, pretrain_run, write_store
 
 from jowa.errors import UserError
@@ -47,8 +47,7 @@ def test_without_known_scores_the_loss_chooses_the_best(tmp_path: Path) -> None:
 def test_three_processes_share_two_games(tiny_data: Path, tmp_path: Path) -> None:
     settings = ["+exp=smoke", f"data.path={tiny_data}", f"out={tmp_path / 'run'}", "training.batch_size=6", *PLAY,
                 "stage1.tokenizer_frames=12", "stage1.steps=1", "stage2.steps=1"]  # fmt: skip
-    done = launch("jowa.pretrain", *settings, processes=3)
-    assert done.returncode == 0, done.stderr
+    together(pretraining, 3, settings)
     (line,) = played(tmp_path / "run")
     assert {"evaluation/Breakout/return", "evaluation/Pong/return"} <= line.keys()
     assert all(math.isfinite(value) for key, value in line.items() if key.startswith("evaluation/"))

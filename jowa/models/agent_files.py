@@ -18,6 +18,7 @@ from jowa.files import sync_file, write_json
 from jowa.games import GAMES, register_rows, registered
 from jowa.models.low_rank import merged_state
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
+from jowa.models.unfilled import Unfilled
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 
 FORMAT = 1
@@ -107,8 +108,9 @@ def load_agent(folder: Path) -> Agent:
     register_rows(description.get("environments", []))
     model_config, tokenizer_config = sizes_of(description)
     try:
-        tokenizer = Tokenizer(tokenizer_config)
-        model = WorldActionModel(model_config, tokenizer_config.vocabulary, tokenizer.tokens_per_frame)
+        with Unfilled():
+            tokenizer = Tokenizer(tokenizer_config)
+            model = WorldActionModel(model_config, tokenizer_config.vocabulary, tokenizer.tokens_per_frame)
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION} is damaged ({error}); choose another checkpoint.") from error
     load_weights(folder, tokenizer, model)

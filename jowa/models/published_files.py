@@ -31,6 +31,7 @@ from jowa.models.published import (
 )
 from jowa.models.state_dicts import load_tensors
 from jowa.models.tokenizer import Tokenizer
+from jowa.models.unfilled import Unfilled
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 
 TOKENIZER_FILE = "tokenizer.pt"
@@ -113,9 +114,9 @@ def read_published(files: PublishedFiles, size: str | None = None) -> PublishedA
 
 def build_agent(published: PublishedAgent) -> Agent:
     """The agent itself, on the CPU, in eval mode."""
-    tokenizer = Tokenizer(TOKENIZER)
+    with Unfilled():
+        tokenizer, model = Tokenizer(TOKENIZER), WorldActionModel(published.config, TOKENIZER.vocabulary)
     tokenizer.load_state_dict(published.tokenizer)
-    model = WorldActionModel(published.config, TOKENIZER.vocabulary)
     model.load_state_dict(model_from_published(published.model, published.config.layers))
     description = {
         "format": FORMAT,
