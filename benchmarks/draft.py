@@ -26,7 +26,7 @@ from jowa.models.agent_files import Agent
 from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
-from jowa.planning.decoder import Block, BlockDecoder, Imagined
+from jowa.planning.decoder import Block, BlockDecoder, Imagined, likeliest
 from jowa.planning.drafting import DraftingDecoder, FewDrafted
 from jowa.planning.dream import Context
 from jowa.planning.planner import Plan
@@ -40,7 +40,7 @@ class Counted(FewDrafted):
 
     def __init__(self, model: WorldActionModel, rows: int) -> None:
         self.drafting = DraftingDecoder(model)
-        super().__init__(self.drafting, BlockDecoder(model, lambda logits: logits.argmax(dim=-1)), rows)
+        super().__init__(self.drafting, BlockDecoder(model, likeliest), rows)
         self.blocks = self.calls = 0
 
     def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
