@@ -122,7 +122,7 @@ def plans(
         "share of the ideal": ideal / found.median("shared"),
     }
     if "profile" in arguments.parts:
-        report["share of a plan's seconds"] = shares(ways["shared"], model.device)
+        report["share of a plan's seconds"] = shares(ways["shared"], arguments.rounds, model.device)
     print(json.dumps(report), file=sys.stderr, flush=True)  # a long run that is stopped has said something
     return report
 

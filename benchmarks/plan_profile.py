@@ -20,15 +20,16 @@ KINDS = {
 """How the names of each kind's operations begin."""
 
 
-def shares(plan: Work, device: torch.device) -> dict[str, float]:
-    """What share of a plan's seconds each kind of operation takes, by torch.profiler, which slows down short ones.
+def shares(plan: Work, rounds: int, device: torch.device) -> dict[str, float]:
+    """What share of so many plans' seconds each kind of operation takes, by torch.profiler, which slows short ones.
 
     On a GPU they are shares of its kernels' seconds, and what it waits for between them is not seen.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler, record_function(PLAN):
-        plan()
+        for _ in range(rounds):
+            plan()
     seconds = dict.fromkeys((*KINDS, "other operations"), 0.0)
     for event in profiler.key_averages():
         if event.device_type == DeviceType.CPU:
