@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from arguments import positive
 from train import Steps, configuration, random_parts
 
 from jowa.pretrain import PretrainConfig, new_agent
@@ -48,18 +50,24 @@ class Method:
     checkpoint: int = 0
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["nano", "40M"])
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    parser.add_argument("--models", nargs="+", default=["nano", "40M"], choices=["nano", "40M", "70M", "150M"])
+    parser.add_argument("--batch", type=positive, default=8)
+    parser.add_argument("--rank", type=positive, default=8)
+    parser.add_argument("--rounds", type=positive, default=5)
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
+    configurations = {
+        model: configuration(argparse.Namespace(model=model, batch=arguments.batch, precision="fp32", micro=None))
+        for model in arguments.models
+    }
+    narrowest = min(config.model.width for config in configurations.values())
+    if arguments.rank > narrowest:
+        parser.error(f"--rank {arguments.rank} is more than the trunk's width, which is {narrowest}")
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
-    for model in arguments.models:
-        options = argparse.Namespace(model=model, batch=arguments.batch, precision="fp32", micro=None)
-        for line in rows(configuration(options), model, arguments.rank, arguments.rounds):
+    for model, config in configurations.items():
+        for line in rows(config, model, arguments.rank, arguments.rounds):
             print(line, flush=True)
 
 

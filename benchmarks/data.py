@@ -14,13 +14,14 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas
 import torch
+from arguments import a_folder_to_fill, positive, positive_number, user_errors
 from tqdm import tqdm
 
 from jowa.data.codes import CodeCache, build_codes
@@ -138,14 +139,15 @@ def measure(folder: Path, rounds: int, seconds: float) -> dict[str, object]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for the frames")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    arguments = parser.parse_args()
-    record(arguments.out)
-    print(json.dumps(measure(arguments.out, arguments.rounds, arguments.seconds), indent=1))
+    parser.add_argument("--out", type=a_folder_to_fill, required=True, help="folder for the frames")
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--seconds", type=positive_number, default=2.0, help="of each measurement")
+    arguments = parser.parse_args(argv)
+    with user_errors(parser):
+        record(arguments.out)
+        print(json.dumps(measure(arguments.out, arguments.rounds, arguments.seconds), indent=1))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import user_errors
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -94,13 +96,17 @@ def encoding_rate() -> float:
     return 4 * len(frames) / (time.perf_counter() - started)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=Path, required=True, help="the folder that benchmarks/data.py filled")
-    store = EpisodeStore(parser.parse_args().frames)
+    arguments = parser.parse_args(argv)
+    with user_errors(parser):
+        store = EpisodeStore(arguments.frames, path_key="--frames")
     total = GAMES * RUNS * CHECKPOINTS * TRANSITIONS
     report: dict[str, object] = {"transitions of 15 games × 2 runs × 50 checkpoints": total}
     games = [game for game in store.games if game != "Berzerk"][:6]
+    if not games:
+        parser.error(f"--frames {arguments.frames} holds no game but Berzerk")
     context = multiprocessing.get_context("spawn")
     for source, write in (("rlu", write_rlu), ("dqn_replay", write_dqn_replay)):
         with tempfile.TemporaryDirectory() as folder:

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import natural, positive, user_errors
 from plan_counts import random_contexts
 from rounds import Rounds, Work
 from torch import Tensor
 
 from jowa.cli import load_config
 from jowa.data.sequences import SequenceDataset
-from jowa.data.store import EpisodeStore
+from jowa.data.store import EpisodeStore, has_episodes
+from jowa.errors import UserError
 from jowa.models.agent_files import Agent
 from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
-from jowa.planning.decoder import Block, BlockDecoder, Imagined
+from jowa.planning.decoder import Block, BlockDecoder, Imagined, likeliest
 from jowa.planning.drafting import DraftingDecoder, FewDrafted
 from jowa.planning.dream import Context
 from jowa.planning.planner import Plan
@@ -34,13 +37,15 @@ from jowa.planning.tree_dream import TreeDream
 from jowa.pretrain import PretrainConfig
 from jowa.training.starting_point import open_agent
 
+HORIZON = 2
+
 
 class Counted(FewDrafted):
     """Drafts as play does, and counts blocks and trunk calls."""
 
     def __init__(self, model: WorldActionModel, rows: int) -> None:
         self.drafting = DraftingDecoder(model)
-        super().__init__(self.drafting, BlockDecoder(model, lambda logits: logits.argmax(dim=-1)), rows)
+        super().__init__(self.drafting, BlockDecoder(model, likeliest), rows)
         self.blocks = self.calls = 0
 
     def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
@@ -51,21 +56,36 @@ class Counted(FewDrafted):
         return imagined
 
 
+def agent_and_model(ckpt: str | None, size: str) -> tuple[Agent | None, WorldActionModel]:
+    """The agent in `ckpt` and its model; without, a model of that size with random weights, and no agent."""
+    if ckpt is not None:
+        agent = open_agent(ckpt).agent
+        return agent, agent.model.eval()
+    config = load_config(PretrainConfig, "pretrain", ["+exp=atari15", f"model={size}"])
+    torch.manual_seed(0)
+    return None, WorldActionModel(config.model, config.tokenizer.vocabulary).eval()
+
+
 def real_contexts(agent: Agent, count: int, frames: int) -> tuple[Context, Tensor]:
-    """Contexts drawn from the episodes the agent was trained on."""
+    """Contexts drawn from the episodes the agent was trained on. Raises UserError where these aren't at hand."""
     description = agent.description
-    store = EpisodeStore(Path(description["data"]), list(description["games"]))
+    folder, games = description["data"], list(description["games"])
+    if folder is None or not all(has_episodes(Path(folder), game) for game in games):
+        raise UserError(f"--ckpt is an agent whose data ({folder or 'unknown'}) are not here: name one whose are.")
+    store = EpisodeStore(Path(folder), games)
     data = SequenceDataset(store, length=frames, stride=1)
     batch = data.batch(np.random.default_rng(0).integers(len(data), size=count))
     assert batch.frames is not None
     codes = agent.tokenizer.encode(batch.frames.flatten(0, 1)).unflatten(0, (count, frames))
-    return Context(codes, batch.actions, batch.valid.sum(1), batch.tasks), torch.ones(count, 18, dtype=torch.bool)
+    return Context(codes, batch.actions, batch.valid.sum(1), batch.tasks), torch.ones(
+        count, agent.model.config.actions, dtype=torch.bool
+    )
 
 
 def compare(
     model: WorldActionModel, context: Context, legal: Tensor, width: int, rows: int, rounds: int
 ) -> dict[str, object]:
-    planner, drafting = BeamSearch(width, 2), Counted(model, rows)
+    planner, drafting = BeamSearch(width, HORIZON), Counted(model, rows)
     dreams = {"plain": TreeDream(model), "drafted": TreeDream(model, decode=drafting)}
     plans: dict[str, Plan] = {}
 
@@ -90,28 +110,30 @@ def compare(
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ckpt", help="an agent whose data are at hand")
     parser.add_argument("--model", default="nano", choices=["nano", "40M", "70M", "150M"], help="without --ckpt")
-    parser.add_argument("--environments", type=int, nargs="+", default=[1, 2, 4, 16])
-    parser.add_argument("--widths", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--context", type=int, default=6, help="frames")
-    parser.add_argument("--rows", type=int, default=10**6, help="draft up to so many frames at once; play: 16")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    parser.add_argument("--environments", type=positive, nargs="+", default=[1, 2, 4, 16])
+    parser.add_argument("--widths", type=positive, nargs="+", default=[2, 4])
+    parser.add_argument("--context", type=positive, default=6, help="frames")
+    parser.add_argument("--rows", type=natural, default=10**6, help="draft up to so many frames at once; play: 16")
+    parser.add_argument("--rounds", type=positive, default=5)
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    if arguments.ckpt:
-        agent = open_agent(arguments.ckpt).agent
-        model = agent.model.eval()
-    else:
-        config = load_config(PretrainConfig, "pretrain", ["+exp=atari15", f"model={arguments.model}"])
-        torch.manual_seed(0)
-        model = WorldActionModel(config.model, config.tokenizer.vocabulary).eval()
+    with user_errors(parser):
+        compare_all(arguments)
+
+
+def compare_all(arguments: argparse.Namespace) -> None:
+    """Print a line for each width and number of environments."""
+    agent, model = agent_and_model(arguments.ckpt, arguments.model)
+    frames, blocks = arguments.context, model.config.blocks
+    if frames + HORIZON > blocks:
+        raise UserError(f"--context {frames} and {HORIZON} steps ahead exceed the {blocks} frames the model sees.")
     for width in arguments.widths:
         for count in arguments.environments:
-            drawn = real_contexts(agent, count, arguments.context) if arguments.ckpt else None
-            context, legal = drawn or random_contexts(model, count, arguments.context)
+            context, legal = real_contexts(agent, count, frames) if agent else random_contexts(model, count, frames)
             print(json.dumps(compare(model, context, legal, width, arguments.rows, arguments.rounds)), flush=True)
 
 

@@ -15,12 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from arguments import natural, positive, user_errors
 
 from jowa.cli import load_config
-from jowa.evaluate import EvaluateConfig
+from jowa.envs.environments import check_playable
+from jowa.errors import UserError
+from jowa.evaluate import EvaluateConfig, check
 from jowa.evaluation.play.episode import Episode
 from jowa.evaluation.play.modes import PLANNING, Rules, planners_of, play_mode
 from jowa.evaluation.play.rollout import episode_seeds
@@ -30,17 +34,19 @@ GAMES = ("Amidar", "Freeway", "Pong", "Boxing")
 CPU = torch.device("cpu")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ckpt", required=True)
     parser.add_argument("--games", nargs="+", default=list(GAMES))
-    parser.add_argument("--episodes", type=int, default=16)
-    parser.add_argument("--frames", type=int, default=2400, help="emulator frames after which episodes are cut")
+    parser.add_argument("--episodes", type=positive, default=16)
+    parser.add_argument("--frames", type=positive, default=2400, help="emulator frames after which episodes are cut")
     parser.add_argument("--planner", default="demo")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--commands", type=int, default=0, help="single episodes of each game timed as commands")
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--commands", type=natural, default=0, help="single episodes of each game timed as commands")
     parser.add_argument("settings", nargs="*", help="further key=value settings of jowa.evaluate")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    if arguments.commands > arguments.episodes:
+        parser.error(f"--commands {arguments.commands} is more than --episodes {arguments.episodes} to compare with")
     torch.set_num_threads(arguments.threads)
     given = [
         f"ckpt={arguments.ckpt}", f"games=[{','.join(arguments.games)}]", f"episodes={arguments.episodes}",
@@ -48,13 +54,16 @@ def main() -> None:
         "world_model_sequences=0", "film_agent_steps=0", "device=cpu", f"threads={arguments.threads}",
         *arguments.settings,
     ]  # fmt: skip
-    within_one_process(load_config(EvaluateConfig, "evaluate", given))
-    if arguments.commands:
-        as_commands(given, arguments)
+    with user_errors(parser):
+        within_one_process(load_config(EvaluateConfig, "evaluate", given))
+        if arguments.commands:
+            as_commands(given, arguments)
 
 
 def within_one_process(config: EvaluateConfig) -> None:
+    check(config)
     agent = open_agent(config.ckpt).agent
+    check_playable(config.games, config.protocol)
     planners = planners_of(PLANNING, config.planner, agent, config.games)
     rules = Rules(config.protocol, config.environments, config.execution)
 
@@ -98,7 +107,9 @@ def as_commands(given: list[str], arguments: argparse.Namespace) -> None:
 
 def command_seconds(settings: list[str]) -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "jowa.evaluate", *settings], check=True, capture_output=True)
+    ended = subprocess.run([sys.executable, "-m", "jowa.evaluate", *settings], capture_output=True, text=True)
+    if ended.returncode:
+        raise UserError(f"python -m jowa.evaluate failed: {ended.stderr.strip()}")
     return time.perf_counter() - started
 
 

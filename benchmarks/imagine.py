@@ -12,33 +12,33 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from draft import real_contexts
+from arguments import natural, positive, user_errors
+from draft import agent_and_model, real_contexts
 from plain_planner import History, ModelWorld, beam_search
 from plan_counts import random_contexts
 from rounds import Rounds
 from torch import Tensor
 
-from jowa.cli import load_config
+from jowa.errors import UserError
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context
 from jowa.planning.execution import ExecutionConfig, make_dream
 from jowa.planning.planner import Plan
 from jowa.planning.splitting import InParts
-from jowa.pretrain import PretrainConfig
-from jowa.training.starting_point import open_agent
 
 Planning = Callable[[Context, Tensor], Plan]
 
 
 def compare(
-    model: WorldActionModel, context: Context, legal: Tensor, search: BeamSearch, singly: dict[str, int], rounds: int
+    model: WorldActionModel, context: Context, legal: Tensor, search: BeamSearch, most: dict[str, int], rounds: int
 ) -> dict[str, object]:
-    """singly: how many of the starts each way of going one at a time goes through in a round."""
+    """most: through how many of the starts each way of going one at a time goes in a round, as far as there are any."""
     count, alone = len(legal), torch.arange(len(legal))[:, None]
+    singly = {name: min(wanted, count) for name, wanted in most.items()}
     dreams = {"dreamed": ExecutionConfig(draft_rows=0), "drafted": ExecutionConfig()}
     codes: dict[str, Tensor] = {}
 
@@ -93,30 +93,34 @@ def plainly(model: WorldActionModel, context: Context, legal: Tensor, search: Be
     return torch.tensor([state.frame for state in best.states])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ckpt", help="an agent whose data are at hand")
     parser.add_argument("--model", default="nano", choices=["nano", "40M", "70M", "150M"], help="without --ckpt")
-    parser.add_argument("--starts", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--width", type=int, default=2)
-    parser.add_argument("--horizon", type=int, default=2)
-    parser.add_argument("--singly", type=int, default=8, help="starts that are gone through one at a time")
-    parser.add_argument("--uncached", type=int, default=1, help="and without a cache; 0 leaves that out")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    parser.add_argument("--starts", type=positive, nargs="+", default=[16, 64])
+    parser.add_argument("--width", type=positive, default=2)
+    parser.add_argument("--horizon", type=positive, default=2)
+    parser.add_argument("--singly", type=positive, default=8, help="starts gone through one at a time, at most")
+    parser.add_argument("--uncached", type=natural, default=1, help="and without a cache; 0 leaves that out")
+    parser.add_argument("--rounds", type=positive, default=5)
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    if arguments.ckpt:
-        agent = open_agent(arguments.ckpt).agent
-        model = agent.model.eval()
-    else:
-        config = load_config(PretrainConfig, "pretrain", ["+exp=atari15", f"model={arguments.model}"])
-        torch.manual_seed(0)
-        model = WorldActionModel(config.model, config.tokenizer.vocabulary).eval()
+    with user_errors(parser):
+        compare_all(arguments)
+
+
+def compare_all(arguments: argparse.Namespace) -> None:
+    """Print a line for each number of starts."""
+    agent, model = agent_and_model(arguments.ckpt, arguments.model)
+    given = model.config.blocks - arguments.horizon
+    if given < 1:
+        raise UserError(
+            f"--horizon {arguments.horizon} leaves no frame to start from: the model sees {model.config.blocks}."
+        )
     search = BeamSearch(arguments.width, arguments.horizon)
     singly = {"dreamed": arguments.singly, "drafted": arguments.singly, "uncached": arguments.uncached}
     for count in arguments.starts:
-        given = model.config.blocks - arguments.horizon
-        context, legal = real_contexts(agent, count, given) if arguments.ckpt else random_contexts(model, count, given)
+        context, legal = real_contexts(agent, count, given) if agent else random_contexts(model, count, given)
         print(json.dumps(compare(model, context, legal, search, singly, arguments.rounds)), flush=True)
 
 

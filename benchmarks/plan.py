@@ -14,17 +14,21 @@ import argparse
 import json
 import platform
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
+from arguments import a_file_to_write, positive, positive_number, user_errors
 from plan_compiled import compiled_dream, graphed_dream, recompiles
 from plan_counts import host_syncs, plan_operations, random_contexts, small_twin, token_operations
 from plan_expanded import ExpandedDream
+from plan_profile import reading, shares
 from plan_roofline import H200, Machine, Search, Sizes, ideal_seconds, measured_machine
 from rounds import Rounds, Work
 from torch import Tensor
 
 from jowa.cli import load_config
+from jowa.errors import UserError
+from jowa.games import NUM_ACTIONS
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context, Dream
@@ -32,8 +36,8 @@ from jowa.planning.tree_dream import TreeDream
 from jowa.pretrain import PretrainConfig
 from jowa.training.distribution import choose_device
 
-PARTS = ("serial", "expanded", "compiled", "graphed", "cached", "counts", "graphs")
-"""Beside the planner itself: other ways to plan (`graphed` on a GPU only), and three more measurements."""
+PARTS = ("serial", "expanded", "compiled", "graphed", "profile", "cached", "reading", "counts", "graphs")
+"""Beside the planner itself: other ways to plan (`graphed` on a GPU only), and five more measurements."""
 
 
 class Decisions:
@@ -54,8 +58,26 @@ class Decisions:
         self.planner.plan(self.dream, *self.batches[0])
 
 
+def configuration(arguments: argparse.Namespace) -> PretrainConfig:
+    return load_config(PretrainConfig, "pretrain", ["+exp=atari15", f"model={arguments.model}"])
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises UserError for options that don't go together, or whose names nobody knows."""
+    blocks, frames, steps = configuration(arguments).model.blocks, arguments.context, arguments.horizon
+    if frames + steps > blocks:
+        raise UserError(f"--context {frames} and --horizon {steps} together exceed the {blocks} frames a model sees.")
+    if max(arguments.widths) > NUM_ACTIONS:
+        raise UserError(f"--widths {max(arguments.widths)} is more than the {NUM_ACTIONS} actions to choose from.")
+    if (arguments.bandwidth is None) != (arguments.flops is None):
+        raise UserError("--bandwidth and --flops go together: give both or none.")
+    if arguments.backend not in torch._dynamo.list_backends(exclude_tags=()):
+        raise UserError(f"--backend {arguments.backend} is none that torch.compile knows: take inductor or aot_eager.")
+    choose_device(arguments.device, "--device")
+
+
 def new_model(arguments: argparse.Namespace, device: torch.device) -> WorldActionModel:
-    config = load_config(PretrainConfig, "pretrain", ["+exp=atari15", f"model={arguments.model}"])
+    config = configuration(arguments)
     torch.manual_seed(0)
     model = WorldActionModel(config.model, config.tokenizer.vocabulary).eval().to(device)
     if arguments.precision == "bf16":
@@ -99,6 +121,8 @@ def plans(
         "ideal decisions/s": environments / ideal,
         "share of the ideal": ideal / found.median("shared"),
     }
+    if "profile" in arguments.parts:
+        report["share of a plan's seconds"] = shares(ways["shared"], arguments.rounds, model.device)
     print(json.dumps(report), file=sys.stderr, flush=True)  # a long run that is stopped has said something
     return report
 
@@ -160,10 +184,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     ]
     if "cached" in arguments.parts:
         report["cached steps"] = [cached_step(model, count, arguments.rounds) for count in arguments.environments]
+    if "reading" in arguments.parts:
+        report["GB/s"] = reading(model, arguments.rounds)
     if "counts" in arguments.parts:
         report["counts"] = counts(arguments, model)
     if "graphs" in arguments.parts and arguments.environments:
-        dream, contexts = compiled_dream(model, arguments.backend), [arguments.context - 2, arguments.context]
+        dream, contexts = compiled_dream(model, arguments.backend), [max(1, arguments.context - 2), arguments.context]
         report["graphs"] = recompiles(
             model, dream, arguments.environments, contexts, arguments.widths[0], arguments.horizon
         )
@@ -172,7 +198,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
 
 def chosen_machine(arguments: argparse.Namespace, model: WorldActionModel) -> Machine:
     """As told; or an H200 by its name; else measured."""
-    if arguments.bandwidth and arguments.flops:
+    if arguments.bandwidth is not None:
         return Machine(arguments.bandwidth, arguments.flops)
     if model.device.type == "cuda" and "H200" in torch.cuda.get_device_name(model.device):
         return H200
@@ -194,25 +220,32 @@ def facts(arguments: argparse.Namespace, machine: Machine, device: torch.device)
     }
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano", choices=["nano", "40M", "70M", "150M"])
-    parser.add_argument("--environments", type=int, nargs="*", default=[1, 16], help="none: no plans are timed")
-    parser.add_argument("--widths", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--horizon", type=int, default=2)
-    parser.add_argument("--context", type=int, default=6, help="frames")
+    parser.add_argument("--environments", type=positive, nargs="*", default=[1, 16], help="none: no plans are timed")
+    parser.add_argument("--widths", type=positive, nargs="+", default=[2, 4])
+    parser.add_argument("--horizon", type=positive, default=2)
+    parser.add_argument("--context", type=positive, default=6, help="frames")
     parser.add_argument("--precision", default="fp32", choices=["bf16", "fp32"])
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="beside the planner itself")
     parser.add_argument("--backend", default="inductor", help="of torch.compile; aot_eager shows graphs in less time")
-    parser.add_argument("--bandwidth", type=float, help="bytes/s for the ideal; with --flops, else measured")
-    parser.add_argument("--flops", type=float, help="FLOP/s for the ideal")
+    parser.add_argument("--bandwidth", type=positive_number, help="bytes/s for the ideal; with --flops, else measured")
+    parser.add_argument("--flops", type=positive_number, help="FLOP/s for the ideal")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="a file to write the figures to as well")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    report = json.dumps(measure(arguments), indent=1, ensure_ascii=False)
+    parser.add_argument("--threads", type=positive, default=1, help="of PyTorch on a CPU")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--json", type=a_file_to_write, help="a new file to write the figures to as well")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = options()
+    arguments = parser.parse_args(argv)
+    with user_errors(parser):
+        check(arguments)
+        torch.set_num_threads(arguments.threads)
+        report = json.dumps(measure(arguments), indent=1, ensure_ascii=False)
     print(report)
     if arguments.json:
         arguments.json.write_text(report)

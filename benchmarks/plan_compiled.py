@@ -6,14 +6,13 @@ from itertools import product
 
 import torch
 from plan_counts import random_contexts
-from torch import Tensor
 from torch._dynamo.utils import counters
 
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.buckets import BucketedDream
 from jowa.planning.compiled import CompiledTrunk
-from jowa.planning.decoder import BlockDecoder, Decoder
+from jowa.planning.decoder import BlockDecoder, Decoder, likeliest
 from jowa.planning.execution import ExecutionConfig, make_dream
 from jowa.planning.graphs import GraphedDecoder
 from jowa.planning.tree_dream import TreeDream
@@ -23,17 +22,13 @@ def compiled_dream(model: WorldActionModel, backend: str = "inductor", graphed: 
     """What `execution.compile=true` makes, but for the backend and with graphs only where asked for."""
     # A fallback to eager, once there are too many shapes, would look like a run without recompiles.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    decode: Decoder = BlockDecoder(model, _likeliest, CompiledTrunk(model, backend), static=True)
+    decode: Decoder = BlockDecoder(model, likeliest, CompiledTrunk(model, backend), static=True)
     return BucketedDream(TreeDream(model, decode=GraphedDecoder(model, decode) if graphed else decode))
 
 
 def graphed_dream(model: WorldActionModel) -> TreeDream | BucketedDream:
     """What `execution.graphs=true` makes on a GPU."""
     return make_dream(model, ExecutionConfig())
-
-
-def _likeliest(logits: Tensor) -> Tensor:
-    return logits.argmax(dim=-1)
 
 
 def recompiles(

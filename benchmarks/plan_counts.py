@@ -29,6 +29,9 @@ from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context
 from jowa.planning.tree_dream import TreeDream
 
+TASKS = 26
+"""Random contexts are of the first so many games: another number draws others, of which drafts guess more or less."""
+
 
 class Operations(TorchDispatchMode):
     """Counts by name, within the `with` block, what is no view."""
@@ -65,7 +68,7 @@ def random_contexts(
         torch.randint(model.vocabulary, (environments, frames, model.tokens_per_frame), generator=random),
         torch.randint(model.config.actions, (environments, frames), generator=random),
         torch.full((environments,), frames),
-        torch.randint(26, (environments,), generator=random),
+        torch.randint(TASKS, (environments,), generator=random),
     )
     legal = torch.ones(environments, model.config.actions, dtype=torch.bool)
     return context.to(model.device), legal.to(model.device)

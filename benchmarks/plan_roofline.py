@@ -88,12 +88,18 @@ def ideal_seconds(sizes: Sizes, search: Search, machine: Machine) -> float:
 
 def measured_machine(device: torch.device, dtype: torch.dtype, side: int = 2048, rounds: int = 9) -> Machine:
     """What a large copy (its bytes read and written) and a large square product reach here, the best of some rounds."""
+    copy, copied = large_copy(device, dtype)
+    square = torch.ones(side, side, dtype=dtype, device=device)
+    works: dict[str, Work] = {"copy": copy, "product": lambda: square @ square}
+    seconds = {name: min(found) for name, found in Rounds(works, rounds, device).seconds.items()}
+    return Machine(copied / seconds["copy"], 2 * side**3 / seconds["product"])
+
+
+def large_copy(device: torch.device, dtype: torch.dtype) -> tuple[Work, int]:
+    """A copy that no cache holds, and the bytes it reads and writes."""
     source = torch.ones(2**28 // dtype.itemsize, dtype=dtype, device=device)
     target = torch.empty_like(source)
-    square = torch.ones(side, side, dtype=dtype, device=device)
-    works: dict[str, Work] = {"copy": lambda: target.copy_(source), "product": lambda: square @ square}
-    seconds = {name: min(found) for name, found in Rounds(works, rounds, device).seconds.items()}
-    return Machine(2 * source.nbytes / seconds["copy"], 2 * side**3 / seconds["product"])
+    return lambda: target.copy_(source), 2 * source.nbytes
 
 
 def _matrices(module: torch.nn.Module) -> int:

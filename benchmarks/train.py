@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from arguments import positive, user_errors
 from rounds import Rounds, Work
 from train_loop import loop_stalls
 from train_products import (
@@ -233,25 +234,27 @@ def facts(arguments: argparse.Namespace, config: PretrainConfig, device: torch.d
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano", choices=["nano", "40M", "70M", "150M"])
     parser.add_argument("--stage", type=int, default=2, choices=[1, 2])
-    parser.add_argument("--batch", type=int, default=12, help="sequences a step")
-    parser.add_argument("--micro", type=int, help="sequences at once; must divide the batch")
+    parser.add_argument("--batch", type=positive, default=12, help="sequences a step")
+    parser.add_argument("--micro", type=positive, help="sequences at once; must divide the batch")
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="also compiled; on a GPU by default")
     parser.add_argument("--lpips", action="store_true", help="stage 1 with LPIPS")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=positive, default=1, help="of PyTorch on a CPU")
+    parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--project", action="store_true", help="measure nothing; print what the paper's training needs")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    if arguments.micro and arguments.batch % arguments.micro:
+        parser.error(f"--micro {arguments.micro} must divide --batch {arguments.batch}")
     if arguments.project:
         print(projection(projected))
         return
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
+    with user_errors(parser), tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(arguments, Path(folder)), indent=1, ensure_ascii=False))
 
 

@@ -104,6 +104,11 @@ class BlockDecoder:
         return bias.masked_fill(slots > growth.slots[offset, -1], float("-inf"))[..., :width]
 
 
+def likeliest(logits: Tensor) -> Tensor:
+    """Codes (...) int64 from logits (..., V): greedy decoding."""
+    return logits.argmax(dim=-1)
+
+
 def at_least_float32(values: Tensor) -> Tensor:
     """Values in which a planner can add up rewards and returns without losing them to rounding."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -9,13 +9,11 @@ import copy
 import math
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from jowa.errors import UserError
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.buckets import BucketedDream
 from jowa.planning.compiled import CompiledTrunk
-from jowa.planning.decoder import BlockDecoder, Decoder
+from jowa.planning.decoder import BlockDecoder, Decoder, likeliest
 from jowa.planning.drafting import DraftingDecoder, FewDrafted
 from jowa.planning.graphs import GraphedDecoder
 from jowa.planning.tree_dream import TreeDream
@@ -57,9 +55,9 @@ def make_dream(model: WorldActionModel, config: ExecutionConfig) -> TreeDream | 
         support, model = model.support, copy.deepcopy(model).bfloat16()
         model.support = support
     on_gpu = model.device.type == "cuda"
-    decode: Decoder = BlockDecoder(model, _likeliest)
+    decode: Decoder = BlockDecoder(model, likeliest)
     if config.compile:
-        decode = BlockDecoder(model, _likeliest, CompiledTrunk(model), static=True)
+        decode = BlockDecoder(model, likeliest, CompiledTrunk(model), static=True)
     graphed = on_gpu and config.graphs
     if graphed:
         decode = GraphedDecoder(model, decode)
@@ -69,7 +67,3 @@ def make_dream(model: WorldActionModel, config: ExecutionConfig) -> TreeDream | 
     memory = None if config.memory is None else int(config.memory * 2**30)
     dream = TreeDream(model, decode=decode, memory=memory, graphed=graphed, draft_rows=rows)
     return BucketedDream(dream) if graphed or config.compile else dream
-
-
-def _likeliest(logits: Tensor) -> Tensor:
-    return logits.argmax(dim=-1)

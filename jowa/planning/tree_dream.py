@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jowa.models.transformer import KeyValueCache
 from jowa.models.world_action_model import WorldActionModel
-from jowa.planning.decoder import Block, BlockDecoder, Decoder, at_least_float32
+from jowa.planning.decoder import Block, BlockDecoder, Decoder, at_least_float32, likeliest
 from jowa.planning.dream import Context, Needs, Nodes
 from jowa.planning.memory import draft_bytes, free_bytes, plan_bytes
 from jowa.planning.tree import Tree, slots_for
@@ -198,7 +198,7 @@ class TreeDream:
     def _choose(self, logits: Tensor) -> Tensor:
         """Codes (N, B) int64 from logits (N, B, V)."""
         if self._temperature == 0:
-            return logits.argmax(dim=-1)
+            return likeliest(logits)
         # Exponential noise samples the softmax as multinomial would, which waits for the device to check its input.
         noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=self._generator)
         return (logits.float() / self._temperature - noise.log()).argmax(dim=-1)
