@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from jowa.errors import UserError
-from jowa.models.world_action_model import ModelConfig, check_game_fits
-from jowa.planning.beam_search import BeamSearch
-from jowa.planning.greedy import Greedy
-from jowa.planning.mcts import CHOICES, MonteCarloTreeSearch
-from jowa.planning.planner import Planner
 from jowa.published_scores import PUBLISHED_SIZES, official_evaluation
+
+# Where they are used, the planners are imported: they need PyTorch, and commands that only name one do without it.
+if TYPE_CHECKING:
+    from jowa.models.world_action_model import ModelConfig
+    from jowa.planning.planner import Planner
 
 PLANNERS = ("greedy", "beam", "mcts", "published")
 
@@ -58,6 +59,8 @@ class PlannerConfig:
             UserError: the model doesn't know the game; the published settings are asked for, and there are none for
                 the game or the size; or the settings can't work with the model's frames.
         """
+        from jowa.models.world_action_model import check_game_fits
+
         check_game_fits(model, game)
         settings = self._published(model.name, game) if self.name == "published" else self
         check_planner(settings, model.blocks)
@@ -113,6 +116,8 @@ def check_planner(config: PlannerConfig, blocks: int | None = None) -> None:
 
 def _check_mcts(config: PlannerConfig) -> None:
     """Refuse settings that cannot work with Monte Carlo tree search."""
+    from jowa.planning.mcts import CHOICES
+
     if config.simulations < 1:
         raise UserError(f"planner.simulations={config.simulations} imagines nothing: set it to 1 or more.")
     if not 1e-3 <= config.temperature <= 1e6:
@@ -153,6 +158,10 @@ def _check_frames(config: PlannerConfig, blocks: int) -> None:
 
 def make_planner(config: PlannerConfig) -> Planner:
     """The planner a checked configuration of one game names."""
+    from jowa.planning.beam_search import BeamSearch
+    from jowa.planning.greedy import Greedy
+    from jowa.planning.mcts import MonteCarloTreeSearch
+
     if config.name == "published":
         raise ValueError("published settings belong to a game: take those of for_game()")
     if config.name == "greedy":

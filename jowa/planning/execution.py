@@ -8,17 +8,18 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from jowa.errors import UserError
-from jowa.models.world_action_model import WorldActionModel
-from jowa.planning.buckets import BucketedDream
-from jowa.planning.compiled import CompiledTrunk
-from jowa.planning.decoder import BlockDecoder, Decoder
-from jowa.planning.drafting import DraftingDecoder, FewDrafted
-from jowa.planning.graphs import GraphedDecoder
-from jowa.planning.tree_dream import TreeDream
+
+# What imagines is imported when it does: it needs PyTorch, and commands that only hold its settings do without it.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jowa.models.world_action_model import WorldActionModel
+    from jowa.planning.buckets import BucketedDream
+    from jowa.planning.decoder import Decoder
+    from jowa.planning.tree_dream import TreeDream
 
 DRAFT_ROWS = 16
 """On a CPU drafting saves time for so few rows: see benchmarks/README.md."""
@@ -53,6 +54,13 @@ def check_execution(config: ExecutionConfig) -> None:
 
 def make_dream(model: WorldActionModel, config: ExecutionConfig) -> TreeDream | BucketedDream:
     """Imagination in a model that is on its device already."""
+    from jowa.planning.buckets import BucketedDream
+    from jowa.planning.compiled import CompiledTrunk
+    from jowa.planning.decoder import BlockDecoder
+    from jowa.planning.drafting import DraftingDecoder, FewDrafted
+    from jowa.planning.graphs import GraphedDecoder
+    from jowa.planning.tree_dream import TreeDream
+
     if config.precision == "bf16":
         support, model = model.support, copy.deepcopy(model).bfloat16()
         model.support = support
