@@ -13,14 +13,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from unittest.mock import patch
 
 from launch import ENVIRONMENT, ROOT
 from processes import free_port
 
-PRELOADED = ["pytest", "jowa.evaluate", "jowa.transfer", "jowa.data.import", "jowa.data.record", "jowa.data.fetch"]
+PRELOADED = [
+    "pytest", "hypothesis", "jowa.evaluate", "jowa.transfer", "jowa.data.import", "jowa.data.record", "jowa.data.fetch",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,27 @@ def fork(
 
     before: Python that each runs first.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with patch.dict(os.environ, ENVIRONMENT):
-        forkserver.ensure_running()
+    out.parent.mkdir(exist_ok=True)
     port, forks = str(free_port()), []
     for rank in range(processes):
         company = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         joined = {key: str(value) for key, value in company.items()} | address if processes > 1 else {}
+        environment = {**os.environ, **joined}
         place = out.with_name(f"{out.name}-{rank}")
-        process = context.Process(target=_main, args=(module, arguments, cwd, joined, place, before))
+        process = forking().Process(target=_main, args=(module, arguments, cwd, environment, place, before))
         process.start()
         forks.append(Fork(process, place, [module, *arguments]))
     return forks
+
+
+def forking() -> ForkServerContext:
+    """Processes of this context are forked off the one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with patch.dict(os.environ, ENVIRONMENT):
+        forkserver.ensure_running()
+    return context
 
 
 def outputs(out: Path) -> tuple[Path, Path]:
@@ -70,12 +79,15 @@ def outputs(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}.out"), out.with_name(f"{out.name}.err")
 
 
-def _main(module: str, arguments: tuple[str, ...], cwd: Path, company: dict[str, str], out: Path, before: str) -> None:
+def _main(
+    module: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], out: Path, before: str
+) -> None:
     for stream, path in zip((sys.stdout, sys.stderr), outputs(out), strict=True):
         with path.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
     os.chdir(cwd)
-    os.environ.update(company)
+    os.environ.clear()
+    os.environ.update(environment)
     sys.argv = [module, *arguments]
     exec(before, {})
     sys.modules.pop(module, None)

@@ -23,4 +23,4 @@ def test_entry_points_import_no_more_than_they_need() -> None:
     words = [sys.executable, "-c", SCRIPT, " ".join([*WITHOUT_TORCH, *WITH_TORCH])]
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     found = {module: set(heavy) for module, *heavy in map(str.split, done.stdout.splitlines())}
-    assert found == dict.fromkeys(WITHOUT_TORCH, set()) | dict.fromkeys(WITH_TORCH, {"torch"})
+    assert found == {module: set() for module in WITHOUT_TORCH} | {module: {"torch"} for module in WITH_TORCH}
