@@ -44,7 +44,7 @@ UNTOUCHED = {*(("select", place) for place in CONTENTS if place != "frames"),
 
 def call_without_privileges(folder: Path, found: Path) -> None:
     """Every verb on every place that can't be read, in a process of its own; what came of it goes to `found`."""
-    # The administrator may read everything: capabilities 1 and 2, which let him, are laid down before there are threads.
+    # The administrator may read everything: capabilities 1 and 2, which let him, are laid down before any thread.
     libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     assert libc.capget(header, sets) == 0
     sets[0] &= ~0b110
