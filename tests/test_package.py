@@ -59,7 +59,7 @@ def test_entry_points_find_their_presets_from_another_folder(installed: Path, tm
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    for module in ("pretrain", "data.record"):
+    for module in ("transfer", "data.record"):
         assert f"\n{MODULES[module]}: " in "\n" + shown("-m", f"jowa.{module}", "--cfg")
     where, _, text = shown("-c", ALL_AT_ONCE, " ".join(MODULES)).partition("\n")
     assert where == str(installed / "jowa" / "configs")
