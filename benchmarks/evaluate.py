@@ -21,9 +21,9 @@ import torch
 
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.episode import Episode
-from jowa.evaluation.modes import PLANNING, Rules, planners_of, play_mode
-from jowa.evaluation.rollout import episode_seeds
+from jowa.evaluation.play.episode import Episode
+from jowa.evaluation.play.modes import PLANNING, Rules, planners_of, play_mode
+from jowa.evaluation.play.rollout import episode_seeds
 from jowa.training.starting_point import open_agent
 
 GAMES = ("Amidar", "Freeway", "Pong", "Boxing")

@@ -164,6 +164,16 @@ def _known_keys(node: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+def _nearest_key(key: str, known: list[str]) -> str:
+    """What the user may have meant, or what there is beside it."""
+    group, _, name = key.rpartition(".")
+    beside = [one.removeprefix(f"{group}.") for one in known if group and one.startswith(f"{group}.")]
+    if beside and not difflib.get_close_matches(name, beside, n=1, cutoff=0.5):
+        return f"{group} has {', '.join(beside)}."
+    close = difflib.get_close_matches(key, [f"{group}.{one}" for one in beside] or known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else "run with --cfg to see every key."
+
+
 def _sentence(error: Exception, schema: type[Any]) -> str:
     """One line of what Hydra or OmegaConf say in many."""
     if isinstance(error, OverrideParseException):
@@ -173,9 +183,7 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' (?:is )?not in", text)
     if unknown and "not in" in text + str(cause):
         key = getattr(cause, "full_key", None) or unknown.group(1) or unknown.group(2)
-        close = difflib.get_close_matches(key, _known_keys(OmegaConf.structured(schema)), n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else "run with --cfg to see every key."
-        return f"Unknown configuration key '{key}'; {hint}"
+        return f"Unknown configuration key '{key}'; {_nearest_key(key, _known_keys(OmegaConf.structured(schema)))}"
     option = re.search(r"Could not find '([^']+)'.*?(?:Available options in '[^']*':(.*))?$", text, re.DOTALL)
     if option:
         names = (option.group(2) or "").split("Config search path")[0].split()

@@ -17,7 +17,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
+from gymnasium import logger, spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -34,6 +34,7 @@ from jowa.games import check_game
 from jowa.models.agent_files import Agent
 from jowa.models.world_action_model import check_game_fits
 from jowa.training.distribution import choose_device
+from jowa.training.new_game import trained_games
 from jowa.training.starting_point import open_agent
 
 FRAMES_PER_SECOND = 15  # the game's own speed: 60 frames a second, 4 frames an agent step
@@ -106,6 +107,10 @@ def open_dreams(config: DreamConfig, count: int) -> Dreams:
     agent = open_agent(str(config.ckpt)).agent
     # Not before the agent is there: which games there are beside Atari's is in its description.
     check_game_fits(agent.model.config, check_game(config.game))
+    trained = trained_games(agent)
+    if trained and config.game not in trained:
+        known = ", ".join(trained)
+        logger.warn(f"The agent was never trained on {config.game} (only on {known}): its dreams of it mean little.")
     most = agent.model.config.blocks - 1
     context = most if config.context is None else config.context
     if context > most:

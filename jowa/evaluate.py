@@ -24,14 +24,15 @@ from jowa.cli import run
 from jowa.envs.environments import check_playable, identity
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
-from jowa.evaluation.baselines import check_baselines, with_comparisons
-from jowa.evaluation.curves import read_curves
-from jowa.evaluation.discounts import discounts
-from jowa.evaluation.filming import Footage, Shoot, shoot
-from jowa.evaluation.folder import EVALUATIONS, opened
-from jowa.evaluation.held_out import HeldOut
-from jowa.evaluation.measured_play import Wanted, play_wanted, unseen_games
-from jowa.evaluation.modes import (
+from jowa.evaluation.diagnostics.discounts import discounts
+from jowa.evaluation.diagnostics.held_out import HeldOut
+from jowa.evaluation.diagnostics.q_calibration import own_play
+from jowa.evaluation.films.filming import Footage, Shoot, shoot
+from jowa.evaluation.pages.report import Exhibits, write_report
+from jowa.evaluation.pages.score_files import write_tables
+from jowa.evaluation.pages.table import score_table
+from jowa.evaluation.play.measured_play import Wanted, play_wanted, unseen_games
+from jowa.evaluation.play.modes import (
     NO_PLANNING,
     PLANNING,
     RANDOM,
@@ -40,22 +41,21 @@ from jowa.evaluation.modes import (
     planner_settings,
     planners_of,
 )
-from jowa.evaluation.q_calibration import own_play
-from jowa.evaluation.recorded import data_scores, held_out_evidence, open_recorded
-from jowa.evaluation.report import Exhibits, write_report
-from jowa.evaluation.results import (
+from jowa.evaluation.play.rollout import Rollout, episode_seeds
+from jowa.evaluation.results.baselines import check_baselines, with_comparisons
+from jowa.evaluation.results.curves import read_curves
+from jowa.evaluation.results.folder import EVALUATIONS, opened
+from jowa.evaluation.results.recorded import data_scores, held_out_evidence, open_recorded
+from jowa.evaluation.results.results import (
     ModeResult,
     Results,
     installed_versions,
     score_mode,
     write_results,
 )
-from jowa.evaluation.rollout import Rollout, episode_seeds
-from jowa.evaluation.score_files import write_tables
-from jowa.evaluation.scoreboard import board_of
-from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
-from jowa.evaluation.table import score_table
-from jowa.evaluation.tuning import Tuning, read_tuning
+from jowa.evaluation.results.scoreboard import board_of
+from jowa.evaluation.results.tuning import Tuning, read_tuning
+from jowa.evaluation.statistics.scores import BootstrapConfig, check_bootstrap
 from jowa.games import check_game, reference
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig, check_planner

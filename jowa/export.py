@@ -17,9 +17,9 @@ from typing import Any
 
 from jowa.cli import run
 from jowa.errors import UserError
-from jowa.evaluation.card import SharedAgent, render
-from jowa.evaluation.folder import RESULTS
-from jowa.evaluation.stored import StoredEvaluation, find_evaluation, read_evaluation
+from jowa.evaluation.cards.card import SharedAgent, render
+from jowa.evaluation.results.folder import RESULTS
+from jowa.evaluation.results.stored import StoredEvaluation, find_evaluation, read_evaluation
 from jowa.files import check_destination, in_new_folder, write_json, write_text
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS, Agent, read_description, save_tensors, weights_hash
 from jowa.models.conversion import BUFFERS_FILE, LPIPS_FILE, write_agent

@@ -13,8 +13,8 @@ import torch
 from jowa.cli import run
 from jowa.envs.environment_spec import EnvironmentConfig
 from jowa.errors import UserError
-from jowa.evaluation.curves import read_curves
-from jowa.evaluation.while_training import EvaluationConfig, evaluations
+from jowa.evaluation.play.while_training import EvaluationConfig, evaluations
+from jowa.evaluation.results.curves import read_curves
 from jowa.models.agent_files import Agent
 from jowa.training.adaptation import AdaptationConfig, check_adaptation, check_rank
 from jowa.training.checkpoint import FOLDER, read_best

@@ -13,7 +13,7 @@ import torch
 from jowa.cli import run
 from jowa.data.store import EpisodeStore, check_stored_game
 from jowa.errors import UserError
-from jowa.evaluation.while_training import EvaluationConfig, evaluations
+from jowa.evaluation.play.while_training import EvaluationConfig, evaluations
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig, check_tokenizer
 from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_model, with_games
 from jowa.training.config import (

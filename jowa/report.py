@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, replace
 
 from jowa.cli import run
 from jowa.errors import UserError
-from jowa.evaluation.baselines import check_baselines
-from jowa.evaluation.comparison import check_against, open_entries, scoreboard
-from jowa.evaluation.comparison_page import render
-from jowa.evaluation.differences import differences
-from jowa.evaluation.labels import listed
-from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
-from jowa.evaluation.results import plain
-from jowa.evaluation.score_files import write_tables
-from jowa.evaluation.score_tables import board_table
-from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
-from jowa.evaluation.table import aligned
+from jowa.evaluation.comparison.comparison import check_against, open_entries, scoreboard
+from jowa.evaluation.comparison.comparison_page import render
+from jowa.evaluation.comparison.differences import differences
+from jowa.evaluation.pages.score_files import write_tables
+from jowa.evaluation.pages.score_tables import board_table
+from jowa.evaluation.pages.table import aligned
+from jowa.evaluation.play.modes import NO_PLANNING, PLANNING, RANDOM
+from jowa.evaluation.results.baselines import check_baselines
+from jowa.evaluation.results.labels import listed
+from jowa.evaluation.results.results import plain
+from jowa.evaluation.statistics.scores import BootstrapConfig, check_bootstrap
 from jowa.files import require_writable_folder, write_json, write_text
 
 

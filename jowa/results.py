@@ -15,9 +15,9 @@ from pathlib import Path
 from jowa import __version__
 from jowa.cli import run
 from jowa.errors import UserError
-from jowa.evaluation.published import PublishedTables, published_tables
-from jowa.evaluation.published_formats import as_html, as_markdown, as_text
-from jowa.evaluation.scores import BootstrapConfig, check_bootstrap
+from jowa.evaluation.pages.published_formats import as_html, as_markdown, as_text
+from jowa.evaluation.results.published import PublishedTables, published_tables
+from jowa.evaluation.statistics.scores import BootstrapConfig, check_bootstrap
 from jowa.files import require_writable_folder, write_json, write_text
 
 

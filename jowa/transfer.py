@@ -23,9 +23,9 @@ from omegaconf import OmegaConf
 from jowa import finetune
 from jowa.cli import run
 from jowa.errors import Interrupted, UserError
-from jowa.evaluation.results import installed_versions
-from jowa.evaluation.transfer_page import render, table
-from jowa.evaluation.transfer_results import (
+from jowa.evaluation.pages.transfer_page import render, table
+from jowa.evaluation.results.results import installed_versions
+from jowa.evaluation.results.transfer_results import (
     RunRecord,
     Transfer,
     compare_runs,

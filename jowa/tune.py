@@ -19,13 +19,13 @@ from jowa.cli import run
 from jowa.envs.environments import check_playable
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
-from jowa.evaluation.folder import opened
-from jowa.evaluation.measured_play import Wanted, play_wanted, unseen_games
-from jowa.evaluation.modes import Planners, Rules
-from jowa.evaluation.rollout import Rollout, episode_seeds
-from jowa.evaluation.scores import BootstrapConfig, bootstrap_means, check_bootstrap, estimate
-from jowa.evaluation.table import aligned
-from jowa.evaluation.tuning import TUNED, Choice, Setting, Tuning, choose, grid
+from jowa.evaluation.pages.table import aligned
+from jowa.evaluation.play.measured_play import Wanted, play_wanted, unseen_games
+from jowa.evaluation.play.modes import Planners, Rules
+from jowa.evaluation.play.rollout import Rollout, episode_seeds
+from jowa.evaluation.results.folder import opened
+from jowa.evaluation.results.tuning import TUNED, Choice, Setting, Tuning, choose, grid
+from jowa.evaluation.statistics.scores import BootstrapConfig, bootstrap_means, check_bootstrap, estimate
 from jowa.files import write_json
 from jowa.games import check_game
 from jowa.models.agent_files import Agent

@@ -15,7 +15,7 @@ from fake_results import fake_results
 
 from jowa import export
 from jowa.cli import run
-from jowa.evaluation.results import plain
+from jowa.evaluation.results.results import plain
 from jowa.export import ExportConfig
 from jowa.models.agent_files import weights_hash
 from jowa.training.starting_point import open_agent
@@ -47,7 +47,8 @@ def write_evaluation(run: Path, number: int = 1, weights: str | None = None, **c
     results = plain(fake_results(("random", "no planning", "planning"), ("Pong", "Breakout")))
     for score in (score for mode in results["modes"] for score in mode["games"]):
         score["repeated"] = 3
-    results |= {"weights": weights or weights_hash(open_agent(str(run)).agent), "warnings": ["Mind the <gap>."]}
+    results |= {"weights": weights or weights_hash(open_agent(str(run)).agent)}
+    results["unseen_games"] = ["Breakout"]
     results |= {
         "checkpoint": f"{HOME}/a b/runs/mine/checkpoints/stage2-00000004",
         "command": f"python -m jowa.evaluate ckpt={HOME}/mine data=[{HOME}/data,other] protocol.rom_dir=~/roms",

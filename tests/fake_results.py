@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jowa.evaluation.episode import Episode
-from jowa.evaluation.film import Film, Thoughts
-from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
-from jowa.evaluation.results import DataScore, ModeResult, Results, score_mode
-from jowa.evaluation.rollout import Rollout
-from jowa.evaluation.scores import BootstrapConfig
-from jowa.evaluation.world_model import ClassScore, CodeScore, WorldModelEvidence
+from jowa.evaluation.diagnostics.world_model import ClassScore, CodeScore, WorldModelEvidence
+from jowa.evaluation.films.film import Film, Thoughts
+from jowa.evaluation.play.episode import Episode
+from jowa.evaluation.play.modes import NO_PLANNING, PLANNING, RANDOM
+from jowa.evaluation.play.rollout import Rollout
+from jowa.evaluation.results.results import DataScore, ModeResult, Results, score_mode
+from jowa.evaluation.statistics.scores import BootstrapConfig
 from jowa.games import reference
 from jowa.planning.strips import Strip
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from fake_results import fake_results, write_metrics
 
-from jowa.evaluation.baselines import with_comparisons
-from jowa.evaluation.modes import RANDOM
-from jowa.evaluation.profiles import performance_profile
-from jowa.evaluation.results import ModeResult, Results, write_results
-from jowa.evaluation.scores import BootstrapConfig, aggregate_score, game_score
+from jowa.evaluation.play.modes import RANDOM
+from jowa.evaluation.results.baselines import with_comparisons
+from jowa.evaluation.results.results import ModeResult, Results, write_results
+from jowa.evaluation.statistics.profiles import performance_profile
+from jowa.evaluation.statistics.scores import BootstrapConfig, aggregate_score, game_score
 from jowa.games import reference
 
 RENAMED = {"Pong": "Phoenix", "Breakout": "Assault", "Pooyan": "Pong"}

@@ -15,6 +15,7 @@ from jowa.errors import UserError
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_agent, save_agent, tokenizer_hash
 from jowa.models.perceptual import LPIPS, load_lpips
 from jowa.models.tokenizer import Tokenizer
+from jowa.training.starting_point import open_agent
 
 
 @pytest.fixture
@@ -85,6 +86,16 @@ def test_damaged_agents_are_refused(saved: Path, damage) -> None:
         load_agent(saved)
     assert str(saved) in str(error.value) or "newer jowa" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("part", "name"), [("model", "q_networks.bias1"), ("tokenizer", "embedding.weight")])
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(saved: Path, part: str, name: str, number: float) -> None:
+    agent = load_agent(saved)
+    dict(getattr(agent, part).named_parameters())[name].data.view(-1)[-1] = number
+    save_agent(saved, agent.tokenizer, agent.model, agent.description)
+    with pytest.raises(UserError, match=rf"{part}\.{name} holds NaN or infinity: choose another checkpoint"):
+        open_agent(str(saved))
 
 
 def test_lpips_weights_come_from_a_file_that_holds_them(tmp_path: Path) -> None:

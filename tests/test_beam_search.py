@@ -264,4 +264,5 @@ def test_only_the_best_future_spreads_its_tolerance() -> None:
     beam = Beam(ids[:, :, None], torch.zeros(1, 5, 2), scores, scores, scores, ids[:, :, None], steps, steps)
     assert beam.best(4, 0.1).actions[:, :, 0].tolist() == [[1, 2, 0, 3]]
     assert beam.best(4, 0.0).actions[:, :, 0].tolist() == [[2, 1, 0, 3]]
+    assert beam.best(1, 0.5).scores.tolist() == [[1.0]], "just within counts, and came first"
     assert beam.best(2, 0.1).scores.tolist() == [[scores[0, 1].item(), 1.5]]

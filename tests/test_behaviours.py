@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jowa.data.behaviours import CONTROLLERS, LookAhead, UniformRandom, check_behaviour, make_behaviour
-from jowa.data.behaviours.base import Behaviour
-from jowa.data.behaviours.mixture import EpsilonMixture, constant, learning_history
-from jowa.data.behaviours.pong import reflected
 from jowa.envs.protocol import ProtocolConfig
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
+from jowa.recording.behaviours import CONTROLLERS, LookAhead, UniformRandom, check_behaviour, make_behaviour
+from jowa.recording.behaviours.base import Behaviour
+from jowa.recording.behaviours.mixture import EpsilonMixture, constant, learning_history
+from jowa.recording.behaviours.pong import reflected
 
 
 def play(game: str, behaviour: Behaviour, steps: int, seed: int = 0) -> tuple[float, list[int]]:

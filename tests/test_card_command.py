@@ -10,9 +10,9 @@ from fake_results import fake_results
 
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.card_command import repeating
-from jowa.evaluation.card_conditions import used
-from jowa.evaluation.results import plain
+from jowa.evaluation.cards.command import repeating
+from jowa.evaluation.cards.conditions import used
+from jowa.evaluation.results.results import plain
 
 
 @pytest.mark.parametrize("planner", ["beam", "greedy", "mcts", "published", "demo"])

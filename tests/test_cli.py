@@ -102,6 +102,7 @@ MISTAKES = {
     f"{PRETRAIN} ++model.wdith=3": ("'model.wdith'", "did you mean 'model.width'?"),
     f"{FINETUNE} model.width=64": ("'model'",),
     f"{EVALUATE} planner.widht=3": ("'planner.widht'", "did you mean 'planner.width'?"),
+    f"{EVALUATE} planner.foo=3": ("'planner.foo'; planner has name, width, horizon",),
     f"{RECORD} gmae=[Pong]": ("'gmae'", "did you mean 'game'?"),
     # Values
     "finetune": ("A value is missing: give game=… (or env=…) and ckpt=…",),

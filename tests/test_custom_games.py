@@ -16,7 +16,6 @@ from tiny_store import finetune_run
 from jowa import evaluate, games, pretrain
 from jowa.cli import load_config
 from jowa.data import inspect, record, select, verify
-from jowa.data.record_config import RecordConfig
 from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore, EpisodeWriter
 from jowa.dream_env import DreamConfig, open_dreams
@@ -29,6 +28,7 @@ from jowa.games import CustomGame, game_of, num_tasks, register, register_rows, 
 from jowa.models.agent_files import DESCRIPTION, load_agent, save_agent
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import ModelConfig, WorldActionModel, check_game_fits, with_games
+from jowa.recording.config import RecordConfig
 from jowa.training.session import legal_table
 
 TOY = "toy_environments:Toy-v0"

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_world import VOCABULARY, K, decode_slowly, make_batch, small_world_model
 
-from jowa.evaluation import held_out
-from jowa.evaluation.calibration import EDGES, reliability, wilson
-from jowa.evaluation.codebook import codebook_use
-from jowa.evaluation.diagnostics import Diagnostics, diagnose
-from jowa.evaluation.discounts import Discount, discounts
-from jowa.evaluation.horizons import GameHorizons, foresee
-from jowa.evaluation.q_calibration import Decisions, own_play, q_calibration, realised_returns
-from jowa.evaluation.scores import BootstrapConfig
-from jowa.evaluation.sequence_bootstrap import estimated, f1_of, resampled_sums, share_of
-from jowa.evaluation.world_model import ALL_GAMES, measure_world_model
+from jowa.evaluation.diagnostics import held_out
+from jowa.evaluation.diagnostics.calibration import EDGES, reliability, wilson
+from jowa.evaluation.diagnostics.codebook import codebook_use
+from jowa.evaluation.diagnostics.diagnostics import Diagnostics, diagnose
+from jowa.evaluation.diagnostics.discounts import Discount, discounts
+from jowa.evaluation.diagnostics.horizons import GameHorizons, foresee
+from jowa.evaluation.diagnostics.q_calibration import Decisions, own_play, q_calibration, realised_returns
+from jowa.evaluation.diagnostics.world_model import ALL_GAMES, measure_world_model
+from jowa.evaluation.statistics.scores import BootstrapConfig
+from jowa.evaluation.statistics.sequence_bootstrap import estimated, f1_of, resampled_sums, share_of
 from jowa.games import task_id
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.config import PlannerConfig

@@ -207,7 +207,7 @@ def test_importing_jowa_is_enough_and_light() -> None:
 
 def test_readmes_example_trains_stable_baselines3(tiny_data: Path, agent: Path, tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
-    from jowa.evaluation.sb3_player import load_agent
+    from jowa.recording.sb3_player import load_agent
 
     text = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(import gymnasium\n.*?)```", text, re.DOTALL)
@@ -233,6 +233,11 @@ def test_dreams_start_from_held_out_episodes(tiny_data: Path, agent: Path) -> No
     codes = {tuple(own) for own in tokenizer.encode(frames[held_out]).tolist()}
     started = {tuple(make_vec(agent, observation="codes").reset(seed=seed)[0][0].tolist()) for seed in range(12)}
     assert started <= codes and len(started) > 3
+
+
+def test_a_game_the_agent_never_saw_is_dreamed_with_a_warning(agent: Path) -> None:
+    with pytest.warns(UserWarning, match=r"never trained on Freeway \(only on Pong\): its dreams of it mean little"):
+        make(agent, game="Freeway", start="emulator").reset(seed=0)
 
 
 def refuse_to_open(*_: object, **__: object) -> None:
@@ -273,6 +278,8 @@ def test_what_is_missing_is_named(tiny_data: Path, agent: Path, tmp_path: Path) 
         gymnasium.make("jowa/Dream-v0")
     with pytest.raises(UserError, match=r"Unknown game 'Pongg'.*did you mean 'Pong'"):
         make(agent, game="Pongg")
+    with pytest.raises(UserError, match="ckpt is empty: give a run's folder"):
+        make("")
     with pytest.raises(UserError, match=r"There is no agent in .*nothing"):
         make(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"the model sees 8 frames in all, set context to at most 7"):

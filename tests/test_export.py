@@ -22,9 +22,9 @@ from tiny_store import final_weights, finetune_run, states_equal
 from jowa import evaluate, export, games
 from jowa.cli import load_config
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.protocol_names import PROTOCOLS
-from jowa.evaluation.results import plain
-from jowa.evaluation.stored import read_evaluation
+from jowa.evaluation.results.protocol_names import PROTOCOLS
+from jowa.evaluation.results.results import plain
+from jowa.evaluation.results.stored import read_evaluation
 from jowa.models.agent_files import DESCRIPTION, WEIGHTS, load_agent, read_description, weights_hash
 from jowa.models.conversion import LPIPS_FILE
 from jowa.models.perceptual import LPIPS
@@ -139,7 +139,8 @@ def test_the_card_says_what_was_measured(mine: Path, tmp_path: Path) -> None:
     numbers = f"{iqm.value:.3f} | {iqm.low:.3f} to {iqm.high:.3f}"
     assert f"| human normalised, interquartile mean | planning | {numbers} | 2 |" in text
     for words in (
-        "- Mind the <gap>.", "protocol is none of those that have a name", "after 108,000 emulator frames",
+        "- The agent was never trained on Breakout.", "protocol is none of those that have a name",
+        "after 108,000 emulator frames",
         "(27,000 agent steps)",
         "| Pong | planning | beam | 6 | 2 | – |",
         "| Pong | no planning | greedy | 6 | – | – | – |", "Pong 60e0ea3cbe0913d39803477945e9e5ec", "torch 2.13.0",

@@ -12,7 +12,7 @@ from export_calls import export_agent, write_evaluation
 from test_cli import assert_refused
 
 from jowa.errors import UserError
-from jowa.evaluation.stored import read_evaluation
+from jowa.evaluation.results.stored import read_evaluation
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ BAD = {
     "ckpt={mine} out={out} size=40M": ("of size nano, not 40M",),
     "ckpt={mine} out={out} evaluation={tmp}/none": ("holds no results.json", "finished evaluation"),
     "ckpt={mine} out={out} evaluation={mine}/evaluations/001": ("of another checkpoint", "evaluation=none"),
-    "ckpt={mine} out={out} evaluation={mine}/evaluations/002": ("002/results.json is damaged", "evaluation=none"),
-    "ckpt={mine} out={out}": ("002/results.json is damaged", "evaluation=none"),
+    "ckpt={mine} out={out} evaluation={mine}/evaluations/002": ("results.json isn't the complete", "evaluation=none"),
+    "ckpt={mine} out={out}": ("results.json isn't the complete", "evaluation=none"),
     "ckpt={mine} out={out} license=MIT": ("license=MIT is no abbreviation", "apache-2.0"),
     "ckpt={mine} out={out} repo=mine": ("repo=mine can't be a model's name", "<owner>/<name>"),
     "ckpt={mine} out={out} repo=a/b/c": ("can't be a model's name",),
@@ -56,12 +56,9 @@ def test_mistakes_are_one_sentence_and_leave_nothing(line: str, mine: Path, tmp_
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[]", "it lacks created"), ("3", "not iterable"), ("{", "Expecting property name"),
-        ({"versions": ...}, "it lacks versions"), ({"modes": None}, "TypeError"),
-        ({"modes": [{}]}, "KeyError: 'games'"),
-        ({"warnings": [3]}, "not what they should be"), ({"roms": "x"}, "not what they should be"),
-        ({"bootstrap": {"confidence": "95"}}, "confidence is no number"),
-        ({"modes": [{"games": [{"game": "Pong", "mean": {}}]}]}, "KeyError: 'episodes'"),
+        ("[]", "list, not dict"), ("{", "Expecting property name"), ({"versions": ...}, "versions is missing"),
+        ({"roms": "x"}, "roms is str, not dict"), ({"bootstrap": {"confidence": "95"}}, "bootstrap.confidence is str"),
+        ({"tuning": {"first_seed": 9, "episodes": 2, "same_weights": 1}}, "tuning.same_weights is int, not bool"),
     ],
 )  # fmt: skip
 def test_damaged_results_are_refused(content: Any, reason: str, mine: Path) -> None:
@@ -71,5 +68,5 @@ def test_damaged_results_are_refused(content: Any, reason: str, mine: Path) -> N
         whole = json.loads(path.read_text()) | content
         content = json.dumps({key: value for key, value in whole.items() if value is not ...})
     path.write_text(content)
-    with pytest.raises(UserError, match=f"results.json is damaged, or of another jowa .*{reason}"):
+    with pytest.raises(UserError, match=f"results.json isn't the complete file .*{reason}.*evaluation=none"):
         read_evaluation(folder)

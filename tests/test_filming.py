@@ -14,13 +14,13 @@ from small_dreamer import dreamer
 
 from jowa.envs.environments import make_environments
 from jowa.envs.protocol import ProtocolConfig
-from jowa.evaluation.film import Film
-from jowa.evaluation.film_encoding import encode_film
-from jowa.evaluation.film_pictures import FilmPictures
-from jowa.evaluation.filming import BEYOND, Footage, Shoot, develop, shoot
-from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
-from jowa.evaluation.player import agent_player
-from jowa.evaluation.rollout import play
+from jowa.evaluation.films.film import Film
+from jowa.evaluation.films.film_encoding import encode_film
+from jowa.evaluation.films.film_pictures import FilmPictures
+from jowa.evaluation.films.filming import BEYOND, Footage, Shoot, develop, shoot
+from jowa.evaluation.play.modes import NO_PLANNING, PLANNING, RANDOM
+from jowa.evaluation.play.player import agent_player
+from jowa.evaluation.play.rollout import play
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig
 from jowa.planning.execution import ExecutionConfig
@@ -186,7 +186,7 @@ def test_videos_can_be_read_again(tmp_path: Path) -> None:
 
 
 def test_an_animated_picture_where_there_is_no_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("jowa.evaluation.film_encoding.find_spec", lambda name: None)
+    monkeypatch.setattr("jowa.evaluation.films.film_encoding.find_spec", lambda name: None)
     film = fake_film("Pong", futures=2)
     path = tmp_path / "film.gif"
     path.write_bytes(encode_film(film).data)

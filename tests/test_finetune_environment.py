@@ -13,7 +13,6 @@ from tiny_store import final_weights
 from jowa import evaluate, finetune, games
 from jowa.cli import load_config
 from jowa.data import record
-from jowa.data.record_config import RecordConfig
 from jowa.data.store import EpisodeStore
 from jowa.errors import UserError
 from jowa.evaluate import EvaluateConfig
@@ -21,6 +20,7 @@ from jowa.finetune import FinetuneConfig
 from jowa.games import game_of, legal_mask, task_id
 from jowa.models.agent_files import Agent, load_agent
 from jowa.planning.beam_search import BeamSearch
+from jowa.recording.config import RecordConfig
 from jowa.training.checkpoint import latest_checkpoint
 from jowa.training.new_game import trained_games
 

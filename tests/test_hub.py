@@ -10,10 +10,10 @@ import pytest
 from huggingface_hub import constants
 from tiny_store import final_weights, finetune_run
 
-from jowa.data.record_config import names_agent
 from jowa.errors import UserError
 from jowa.models.agent_files import WEIGHTS
 from jowa.models.hub import AGENT_FILES, hub_folder
+from jowa.recording.config import names_agent
 from jowa.training.checkpoint import latest_checkpoint
 from jowa.training.starting_point import open_agent
 

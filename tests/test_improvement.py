@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from jowa.cli import load_config
 from jowa.errors import UserError
 from jowa.evaluate import EvaluateConfig, main
-from jowa.evaluation.baselines import baselines, check_baselines, published, usual_baselines, with_comparisons
-from jowa.evaluation.improvement import Contender, Improvement, improvement, resample_counts
-from jowa.evaluation.measures import win_probability
-from jowa.evaluation.profiles import THRESHOLDS, performance_profile
-from jowa.evaluation.published import ALGORITHMS
-from jowa.evaluation.scores import BootstrapConfig, Estimate, aggregate_score, bootstrap_draws
+from jowa.evaluation.results.baselines import baselines, check_baselines, published, usual_baselines, with_comparisons
+from jowa.evaluation.results.published import ALGORITHMS
+from jowa.evaluation.statistics.improvement import Contender, Improvement, improvement, resample_counts
+from jowa.evaluation.statistics.measures import win_probability
+from jowa.evaluation.statistics.profiles import THRESHOLDS, performance_profile
+from jowa.evaluation.statistics.scores import BootstrapConfig, Estimate, aggregate_score, bootstrap_draws
 from jowa.games import PRETRAINING_GAMES, ReferenceScores
 from jowa.published_scores import official_evaluation, published_means
 

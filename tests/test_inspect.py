@@ -20,7 +20,7 @@ from jowa.cli import run
 from jowa.data import inspect
 from jowa.data.overview import facts, is_packaged_rom, overview, text_table
 from jowa.data.store import EpisodeStore, EpisodeWriter
-from jowa.evaluation.data_page import action_shares, contact_sheet, render, returns_over_time
+from jowa.evaluation.pages.data_page import action_shares, contact_sheet, render, returns_over_time
 from jowa.games import ACTION_NAMES, legal_actions, packaged_rom
 
 PONG_ROM = hashlib.md5(packaged_rom("Pong").read_bytes()).hexdigest()

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jowa.errors import UserError
-from jowa.evaluation.episode import Episode
-from jowa.evaluation.folder import opened
-from jowa.evaluation.ledger import Ledger, close_ledger, key_of, read_ledger
-from jowa.evaluation.modes import share
+from jowa.evaluation.play.episode import Episode
+from jowa.evaluation.play.ledger import Ledger, close_ledger, key_of, read_ledger
+from jowa.evaluation.play.modes import share
+from jowa.evaluation.results.folder import opened
 
 EPISODES = [Episode("Pong", seed, mode, -21.0 + seed, 800 + seed, True, False) for mode in "ab" for seed in range(4)]
 KEYS = [key_of(episode) for episode in EPISODES]

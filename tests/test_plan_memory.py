@@ -50,6 +50,14 @@ def test_too_little_memory_is_one_environment_at_a_time() -> None:
     assert free_bytes(torch.device("cpu")) > 2**20
 
 
+def test_a_bucket_that_fits_is_not_split() -> None:
+    needs = Needs(6, 4)
+    each = plan_bytes(MODEL, 4, needs)
+    for memory, count, fitting in ((6, 5, 5), (6, 6, 6), (6, 7, 6), (5, 5, 4), (4, 4, 4)):
+        dream = BucketedDream(TreeDream(MODEL, memory=memory * each))
+        assert dream.environments(count, 4, needs) == fitting, f"{count} where there is memory for {memory}"
+
+
 WIDE, NARROW = {"heads": 8, "width": 512, "q_width": 64}, {"heads": 4, "width": 32, "q_width": 64}
 SCALAR = ModelConfig(layers=1, heads=4, width=128, q_width=64, q_loss="mse")
 SHAPES = [

@@ -108,9 +108,40 @@ def test_what_the_model_cannot_read(part: str, value: int, words: str) -> None:
         Context(**bad)
 
 
+@pytest.mark.parametrize("planner", PLANNERS, ids=lambda planner: type(planner).__name__)
+@pytest.mark.parametrize(
+    ("part", "place", "value", "words"),
+    [
+        ("codes", (1, 2, 0), 24, r"environment 1's context has codes outside 0 … 23"),
+        ("actions", (1, 1), 18, r"environment 1's context has actions outside 0 … 17"),
+        ("actions", (1, 0), -1, r"environment 1's context has actions outside 0 … 17"),
+    ],
+)
+def test_what_this_model_does_not_know(
+    planner: Planner, part: str, place: tuple[int, ...], value: int, words: str
+) -> None:
+    good = vars(random_context(0, [2, 3, 1], [0, 59, 2], TOKENS))
+    bad = {**good, part: good[part].clone()}
+    bad[part][place] = value
+    with pytest.raises(ValueError, match=words):
+        planner.plan(TreeDream(MODEL), Context(**bad), ALL)
+
+
+def test_frames_and_legal_actions_of_another_shape() -> None:
+    context = random_context(0, [2, 3, 1], [0, 59, 2], TOKENS)
+    with pytest.raises(ValueError, match="frames of 5 codes aren't the model's of 4"):
+        Greedy().plan(TreeDream(MODEL), random_context(0, [2, 3, 1], [0, 59, 2], TOKENS + 1), ALL)
+    for planner in PLANNERS:
+        for legal in (ALL[:2], ALL.long(), ALL[0]):
+            with pytest.raises(ValueError, match=r"legal must be bool of shape \(3, actions\)"):
+                planner.plan(TreeDream(MODEL), context, legal)
+
+
 def test_padding_may_hold_anything() -> None:
     context = random_context(0, [2, 3, 1], [0, 59, 2], TOKENS)
     for filling in (-1, 10**6):
         codes = context.codes.clone()
         codes[0, 2:] = codes[2, 1:] = filling
-        Context(codes, context.actions, context.lengths, context.tasks)
+        actions = context.actions.clone()
+        actions[0, 1:] = actions[1, 2:] = filling
+        TreeDream(MODEL).reset(Context(codes, actions, context.lengths, context.tasks))

@@ -16,8 +16,8 @@ from jowa.dreaming.starts import Start
 from jowa.envs.environments import make_environments
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
-from jowa.evaluation.player import agent_player
-from jowa.evaluation.rollout import Turn, play
+from jowa.evaluation.play.player import agent_player
+from jowa.evaluation.play.rollout import Turn, play
 from jowa.games import ACTION_NAMES, legal_actions
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig

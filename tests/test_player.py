@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from jowa.evaluation.player import Player, RandomPlayer
-from jowa.evaluation.rollout import Turn, play
+from jowa.evaluation.play.player import Player, RandomPlayer
+from jowa.evaluation.play.rollout import Turn, play
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 from jowa.planning.config import PlannerConfig, make_planner

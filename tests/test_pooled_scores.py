@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jowa.errors import UserError
-from jowa.evaluation.scores import BootstrapConfig, Estimate, check_bootstrap, pooled_score, repetition
+from jowa.evaluation.statistics.scores import BootstrapConfig, Estimate, check_bootstrap, pooled_score, repetition
 from jowa.games import ReferenceScores
 
 QUICK = BootstrapConfig(resamples=500)

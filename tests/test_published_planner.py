@@ -15,7 +15,7 @@ from jowa import evaluate
 from jowa.cli import load_config
 from jowa.errors import UserError
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.player import Player
+from jowa.evaluation.play.player import Player
 from jowa.games import GAMES as ALL_GAMES
 from jowa.games import PRETRAINING_GAMES
 from jowa.models.published import MODELS

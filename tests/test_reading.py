@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from jowa.cli import load_config
 from jowa.errors import UserError
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.baselines import with_comparisons
-from jowa.evaluation.protocol_names import PROTOCOLS, protocol_name, rules
-from jowa.evaluation.reading import read_results, results_file
-from jowa.evaluation.results import write_results
+from jowa.evaluation.results.baselines import with_comparisons
+from jowa.evaluation.results.protocol_names import PROTOCOLS, protocol_name, rules
+from jowa.evaluation.results.reading import read_results, results_file
+from jowa.evaluation.results.results import write_results
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

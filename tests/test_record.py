@@ -11,13 +11,13 @@ from forks import fork
 from launch import launch
 
 from jowa.data.record import check, main, record
-from jowa.data.record_config import RecordConfig
 from jowa.data.store import EpisodeStore
 from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig, episode_seed
 from jowa.envs.roms import rom_md5
 from jowa.errors import UserError
 from jowa.games import task_id
+from jowa.recording.config import RecordConfig
 
 SHORT = ProtocolConfig(max_episode_frames=800)
 

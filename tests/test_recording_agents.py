@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from jowa import pretrain
 from jowa.cli import load_config, run
 from jowa.data.record import check, main, record
-from jowa.data.record_config import GAME_SETS, RecordConfig, games_of
 from jowa.data.sources.episode import SourceEpisode
 from jowa.data.store import EpisodeStore
 from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig, episode_seed
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
-from jowa.evaluation.player import Player, agent_player
-from jowa.evaluation.recorder import LEVELS, Share, record_policy, shares
-from jowa.evaluation.rollout import Turn, play
+from jowa.evaluation.play.player import Player, agent_player
+from jowa.evaluation.play.rollout import Turn, play
 from jowa.games import PRETRAINING_GAMES, legal_actions
 from jowa.planning.config import PlannerConfig
 from jowa.planning.execution import ExecutionConfig
+from jowa.recording.config import GAME_SETS, RecordConfig, games_of
+from jowa.recording.side_by_side import LEVELS, Share, record_policy, shares
 from jowa.training.distribution import choose_device
 from jowa.training.starting_point import open_agent
 

@@ -18,13 +18,13 @@ from jowa import games
 from jowa.cli import load_config
 from jowa.data import record
 from jowa.data.codes import codes_path
-from jowa.data.record_config import RecordConfig
 from jowa.data.store import EpisodeStore, EpisodeWriter
 from jowa.envs.environment_spec import EnvironmentConfig
 from jowa.envs.gymnasium_environments import register_environment
 from jowa.errors import UserError
 from jowa.games import RESERVED_NAMES, CustomGame, custom_game
 from jowa.overrides import assignment
+from jowa.recording.config import RecordConfig
 from jowa.training.new_game import open_episodes
 
 ODD = "odd_environments:Odd-v0"

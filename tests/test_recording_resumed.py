@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from launch import ROOT
 
 from jowa.data import record as recording
-from jowa.data.behaviours import UniformRandom
 from jowa.data.record import check, main, record
-from jowa.data.record_config import RecordConfig
-from jowa.data.resuming import recording_alone, shares_left, stored_steps
 from jowa.data.store import EpisodeStore, committed_parts
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
-from jowa.evaluation.player import Player
-from jowa.evaluation.recorder import shares
+from jowa.evaluation.play.player import Player
+from jowa.recording.behaviours import UniformRandom
+from jowa.recording.config import RecordConfig
+from jowa.recording.resuming import recording_alone, shares_left, stored_steps
+from jowa.recording.side_by_side import shares
 
 SHORT = ProtocolConfig(max_episode_frames=160)
 

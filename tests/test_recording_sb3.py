@@ -13,20 +13,20 @@ pytest.importorskip("stable_baselines3")
 import torch
 
 from jowa.data.record import check, record
-from jowa.data.record_config import RecordConfig
-from jowa.data.recording import capped
-from jowa.data.sb3_config import Sb3Config
-from jowa.data.sb3_recording import CHECKPOINTS, RecordingEnvironments, Training, stacked
 from jowa.data.selection import Rules, choose
 from jowa.data.sources.episode import SourceEpisode
 from jowa.data.store import EpisodeStore, Rows
 from jowa.envs.protocol import ProtocolConfig
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
-from jowa.evaluation.data_page import returns_over_time
-from jowa.evaluation.rollout import Turn
-from jowa.evaluation.sb3_player import Sb3Player, load_agent
+from jowa.evaluation.pages.data_page import returns_over_time
+from jowa.evaluation.play.rollout import Turn
 from jowa.games import legal_actions
+from jowa.recording.config import RecordConfig
+from jowa.recording.episodes import capped
+from jowa.recording.sb3_config import Sb3Config
+from jowa.recording.sb3_player import Sb3Player, load_agent
+from jowa.recording.sb3_training import CHECKPOINTS, RecordingEnvironments, Training, stacked
 
 STICKY = ProtocolConfig(repeat_action_probability=0.25, max_episode_frames=160)
 CPU = torch.device("cpu")

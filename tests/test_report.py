@@ -12,13 +12,13 @@ import pytest
 from fake_results import GAMES, fake_film, fake_mode, fake_results, fake_strip, write_metrics
 
 from jowa.errors import UserError
-from jowa.evaluation import film_encoding
-from jowa.evaluation.curves import meaning, read_curves, stage_spans
-from jowa.evaluation.modes import NO_PLANNING, PLANNING, RANDOM
-from jowa.evaluation.page import number
-from jowa.evaluation.plots import Bar, score_bars
-from jowa.evaluation.report import Exhibits, above_random, render, write_report
-from jowa.evaluation.results import (
+from jowa.evaluation.films import film_encoding
+from jowa.evaluation.pages.page import number
+from jowa.evaluation.pages.plots import Bar, score_bars
+from jowa.evaluation.pages.report import Exhibits, above_random, render, write_report
+from jowa.evaluation.play.modes import NO_PLANNING, PLANNING, RANDOM
+from jowa.evaluation.results.curves import meaning, read_curves, stage_spans
+from jowa.evaluation.results.results import (
     installed_versions,
     write_results,
 )

@@ -17,15 +17,15 @@ from test_report import check
 from jowa import report
 from jowa.cli import load_config
 from jowa.errors import UserError
-from jowa.evaluation import page, score_sections
-from jowa.evaluation.comparison import names_of, open_entries, scoreboard
-from jowa.evaluation.comparison_page import render
-from jowa.evaluation.differences import differences
-from jowa.evaluation.page import number, share
-from jowa.evaluation.results import Results
-from jowa.evaluation.score_figures import dashes, run_colour
-from jowa.evaluation.score_files import as_csv
-from jowa.evaluation.scores import BootstrapConfig
+from jowa.evaluation.comparison.comparison import names_of, open_entries, scoreboard
+from jowa.evaluation.comparison.comparison_page import render
+from jowa.evaluation.comparison.differences import differences
+from jowa.evaluation.pages import page, score_sections
+from jowa.evaluation.pages.page import number, share
+from jowa.evaluation.pages.score_figures import dashes, run_colour
+from jowa.evaluation.pages.score_files import as_csv
+from jowa.evaluation.results.results import Results
+from jowa.evaluation.statistics.scores import BootstrapConfig
 
 QUICK = BootstrapConfig(resamples=100)
 RULES = {"frame_skip": 4, "repeat_action_probability": 0.25, "max_episode_frames": 108_000}
@@ -56,7 +56,7 @@ def named(*results: Results) -> list[str]:
 
 
 def report_entry(label: str, results: Results, mode: Any) -> Any:
-    from jowa.evaluation.comparison import Entry
+    from jowa.evaluation.comparison.comparison import Entry
 
     return Entry(label, Path(label), None, replace(results, modes=(mode,)), mode)
 

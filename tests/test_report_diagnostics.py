@@ -13,21 +13,21 @@ from PIL import Image
 from small_world import make_batch, small_world_model
 from test_report import check
 
-from jowa.evaluation import curve_section
-from jowa.evaluation.calibration import Calibration, Reliability, reliability
-from jowa.evaluation.calibration_sections import calibration, q_calibration
-from jowa.evaluation.codebook import codebook_use
-from jowa.evaluation.codebook_section import codebook
-from jowa.evaluation.curve_section import themed, training
-from jowa.evaluation.curves import Curve, meaning, read_curves
-from jowa.evaluation.diagnostic_plots import reliability_diagram, usage_strip
-from jowa.evaluation.diagnostics import Diagnostics, diagnose
-from jowa.evaluation.discounts import Discount
-from jowa.evaluation.horizon_section import horizons
-from jowa.evaluation.q_calibration import Decisions, own_play
-from jowa.evaluation.report import Exhibits, render
-from jowa.evaluation.results import write_results
-from jowa.evaluation.scores import BootstrapConfig
+from jowa.evaluation.diagnostics.calibration import Calibration, Reliability, reliability
+from jowa.evaluation.diagnostics.codebook import codebook_use
+from jowa.evaluation.diagnostics.diagnostics import Diagnostics, diagnose
+from jowa.evaluation.diagnostics.discounts import Discount
+from jowa.evaluation.diagnostics.q_calibration import Decisions, own_play
+from jowa.evaluation.pages import curve_section
+from jowa.evaluation.pages.calibration_sections import calibration, q_calibration
+from jowa.evaluation.pages.codebook_section import codebook
+from jowa.evaluation.pages.curve_section import themed, training
+from jowa.evaluation.pages.diagnostic_plots import reliability_diagram, usage_strip
+from jowa.evaluation.pages.horizon_section import horizons
+from jowa.evaluation.pages.report import Exhibits, render
+from jowa.evaluation.results.curves import Curve, meaning, read_curves
+from jowa.evaluation.results.results import write_results
+from jowa.evaluation.statistics.scores import BootstrapConfig
 from jowa.games import task_id
 
 

@@ -17,7 +17,9 @@ from test_report import check
 
 from jowa import results
 from jowa.cli import run
-from jowa.evaluation.published import (
+from jowa.evaluation.pages.published_formats import as_html, as_markdown, as_text
+from jowa.evaluation.pages.published_report import cautions
+from jowa.evaluation.results.published import (
     ALGORITHMS,
     FROM_MEANS,
     ROUNDING,
@@ -26,9 +28,7 @@ from jowa.evaluation.published import (
     game_rows,
     published_tables,
 )
-from jowa.evaluation.published_formats import as_html, as_markdown, as_text
-from jowa.evaluation.published_report import cautions
-from jowa.evaluation.scores import BootstrapConfig
+from jowa.evaluation.statistics.scores import BootstrapConfig
 from jowa.games import PRETRAINING_GAMES, reference
 from jowa.published_scores import PUBLISHED_SIZES, official_evaluation, published_means
 

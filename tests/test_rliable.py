@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jowa.evaluation.baselines import published
-from jowa.evaluation.improvement import improvement
-from jowa.evaluation.measures import (
+from jowa.evaluation.results.baselines import published
+from jowa.evaluation.statistics.improvement import improvement
+from jowa.evaluation.statistics.measures import (
     game_means,
     interquartile_mean_of_episodes,
     mean_of_games,
@@ -22,8 +22,8 @@ from jowa.evaluation.measures import (
     share_of_episodes_above,
     win_probability,
 )
-from jowa.evaluation.profiles import THRESHOLDS, performance_profile
-from jowa.evaluation.scores import BootstrapConfig, aggregate_score, estimate
+from jowa.evaluation.statistics.profiles import THRESHOLDS, performance_profile
+from jowa.evaluation.statistics.scores import BootstrapConfig, aggregate_score, estimate
 from jowa.games import PRETRAINING_GAMES, reference
 from jowa.published_scores import PUBLISHED_SIZES
 

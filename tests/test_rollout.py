@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from jowa.envs.atari import AtariEnvironments
 from jowa.envs.protocol import ProtocolConfig
-from jowa.evaluation.episode import Episode
-from jowa.evaluation.noise import random_legal_actions, uniform
-from jowa.evaluation.play_progress import PlayProgress
-from jowa.evaluation.player import RandomPlayer
-from jowa.evaluation.rollout import Turn, episode_seeds, play
+from jowa.evaluation.play.episode import Episode
+from jowa.evaluation.play.noise import random_legal_actions, uniform
+from jowa.evaluation.play.play_progress import PlayProgress
+from jowa.evaluation.play.player import RandomPlayer
+from jowa.evaluation.play.rollout import Turn, episode_seeds, play
 
 
 class Constant:
@@ -183,7 +183,7 @@ def test_the_bar_foretells_by_the_lengths_of_each_games_own_episodes():
 
 
 def test_the_bar_says_how_much_is_left(monkeypatch, capsys):
-    monkeypatch.setattr("jowa.evaluation.play_progress._SECONDS", 0.0)
+    monkeypatch.setattr("jowa.evaluation.play.play_progress._SECONDS", 0.0)
     with PlayProgress("planning", 3, cap=50) as bar:
         play(FakeEnvironments(["Pong"]), Constant(0), {"Pong": [0, 1, 2]}, mode="planning", bar=bar)
     shown = capsys.readouterr().err.split("\r")

@@ -12,14 +12,14 @@ import pytest
 from fake_runs import evaluation
 from test_report import check
 
-from jowa.evaluation.baselines import with_comparisons
-from jowa.evaluation.page import number, share
-from jowa.evaluation.report import Exhibits, render
-from jowa.evaluation.results import Results
-from jowa.evaluation.score_files import HEAD, as_csv, as_latex, as_markdown, latex, write_tables
-from jowa.evaluation.score_tables import MEASURES, board_table
-from jowa.evaluation.scoreboard import board_of
-from jowa.evaluation.table import score_table as terminal_table
+from jowa.evaluation.pages.page import number, share
+from jowa.evaluation.pages.report import Exhibits, render
+from jowa.evaluation.pages.score_files import HEAD, as_csv, as_latex, as_markdown, latex, write_tables
+from jowa.evaluation.pages.score_tables import MEASURES, board_table
+from jowa.evaluation.pages.table import score_table as terminal_table
+from jowa.evaluation.results.baselines import with_comparisons
+from jowa.evaluation.results.results import Results
+from jowa.evaluation.results.scoreboard import board_of
 from jowa.published_scores import published_means
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jowa.evaluation.scores import (
+from jowa.evaluation.statistics.scores import (
     BootstrapConfig,
     Estimate,
     aggregate_score,

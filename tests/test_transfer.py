@@ -21,9 +21,9 @@ from tiny_store import final_weights, states_equal, write_store
 from jowa import finetune, transfer
 from jowa.cli import load_config
 from jowa.errors import Interrupted, UserError
-from jowa.evaluation.transfer_page import render, sentences, short, table
-from jowa.evaluation.transfer_results import Transfer, compare_runs, costs, metrics_of, read_run
-from jowa.evaluation.transfer_statistics import (
+from jowa.evaluation.pages.transfer_page import render, sentences, short, table
+from jowa.evaluation.results.transfer_results import Transfer, compare_runs, costs, metrics_of, read_run
+from jowa.evaluation.statistics.transfer_statistics import (
     BETTER,
     NOT_SHOWN,
     UNTESTED,

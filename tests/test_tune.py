@@ -16,7 +16,7 @@ from jowa import evaluate, tune
 from jowa.cli import load_config
 from jowa.errors import UserError
 from jowa.evaluate import EvaluateConfig
-from jowa.evaluation.tuning import Setting, choose, grid, read_tuning
+from jowa.evaluation.results.tuning import Setting, choose, grid, read_tuning
 from jowa.tune import SEED, TuneConfig
 
 SHORT = ["device=cpu", "games=[Pong]", "protocol.max_episode_frames=24", "bootstrap.resamples=50", "threads=1"]

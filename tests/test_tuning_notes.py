@@ -6,9 +6,9 @@ import pytest
 from fake_results import fake_results
 from test_report import check
 
-from jowa.evaluation import sections
-from jowa.evaluation.scoreboard import board_of
-from jowa.evaluation.tuning_notes import how_tuned
+from jowa.evaluation.pages import sections
+from jowa.evaluation.results.scoreboard import board_of
+from jowa.evaluation.results.tuning_notes import how_tuned
 
 TUNED = {"first_seed": 1000, "episodes": 4, "same_weights": True, "same_protocol": True}
 

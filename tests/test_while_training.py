@@ -11,7 +11,7 @@ from launch import launch
 from tiny_store import final_weights, pretrain_run, write_store
 
 from jowa.errors import UserError
-from jowa.evaluation.while_training import scores
+from jowa.evaluation.play.while_training import scores
 from jowa.training.checkpoint import read_best
 
 PLAY = ["evaluation.every=2", "evaluation.episodes=1", "evaluation.max_episode_frames=60"]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from small_world import VOCABULARY, K, decode_slowly, make_batch, small_world_model
 
-from jowa.evaluation.world_model import ALL_GAMES, ClassScore, measure_world_model
+from jowa.evaluation.diagnostics.world_model import ALL_GAMES, ClassScore, measure_world_model
 from jowa.games import task_id
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
 from jowa.models.world_action_model import WorldActionModel

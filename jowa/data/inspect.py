@@ -13,7 +13,7 @@ from jowa.cli import run
 from jowa.data.overview import overview, text_table
 from jowa.data.store import EpisodeStore, check_stored_game
 from jowa.errors import UserError
-from jowa.evaluation.data_page import render
+from jowa.evaluation.pages.data_page import render
 from jowa.files import require_writable_folder, write_text
 
 PAGE = "data.html"

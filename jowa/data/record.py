@@ -23,8 +23,19 @@ from typing import Any
 from tqdm import tqdm
 
 from jowa.cli import run
-from jowa.data.behaviours import BEHAVIOURS, make_behaviour
-from jowa.data.record_config import (
+from jowa.data.sources.episode import SourceEpisode
+from jowa.data.store import EpisodeWriter, has_episodes
+from jowa.data.workers import GoesOn, Stopped, in_processes
+from jowa.envs.environments import Environments, check_playable, make_environments
+from jowa.envs.protocol import episode_seed
+from jowa.envs.single import SingleAtari
+from jowa.errors import UserError
+from jowa.evaluation.play.rollout import Policy
+from jowa.files import require_writable_folder
+from jowa.games import custom_game, task_id
+from jowa.planning.config import PlannerConfig
+from jowa.recording.behaviours import BEHAVIOURS, make_behaviour
+from jowa.recording.config import (
     RecordConfig,
     check_policy,
     games_of,
@@ -34,21 +45,10 @@ from jowa.data.record_config import (
     policy_name,
     provenance,
 )
-from jowa.data.recording import Advance, Recorded, Tally, capped, record_behaviour
-from jowa.data.resuming import check_free, recording_alone, shares_left, stored_steps
-from jowa.data.sources.episode import SourceEpisode
-from jowa.data.store import EpisodeWriter, has_episodes
-from jowa.data.workers import GoesOn, Stopped, in_processes
-from jowa.envs.environments import Environments, check_playable, make_environments
-from jowa.envs.protocol import episode_seed
-from jowa.envs.single import SingleAtari
-from jowa.errors import UserError
-from jowa.evaluation.function_player import FunctionPlayer, load_function, names_function
-from jowa.evaluation.recorder import Share, record_policy, shares
-from jowa.evaluation.rollout import Policy
-from jowa.files import require_writable_folder
-from jowa.games import custom_game, task_id
-from jowa.planning.config import PlannerConfig
+from jowa.recording.episodes import Advance, Recorded, Tally, capped, record_behaviour
+from jowa.recording.function_player import FunctionPlayer, load_function, names_function
+from jowa.recording.resuming import check_free, recording_alone, shares_left, stored_steps
+from jowa.recording.side_by_side import Share, record_policy, shares
 
 COMMIT_SECONDS = 300.0
 """After which episodes are made safe; it decides how they are cut into parts, not what they are."""
@@ -205,7 +205,7 @@ def _use_threads(config: RecordConfig) -> None:
 
 def _player(config: RecordConfig, environments: Environments) -> Policy:
     # Here, for agents alone need PyTorch: whoever records by behaviours doesn't wait for it.
-    from jowa.evaluation.player import RandomPlayer, agent_player
+    from jowa.evaluation.play.player import RandomPlayer, agent_player
     from jowa.training.distribution import choose_device
 
     planner = planner_for(config, environments.games[0])
@@ -216,13 +216,13 @@ def _player(config: RecordConfig, environments: Environments) -> Policy:
         return RandomPlayer(environments.legal)
     if names_function(config.policy):
         return FunctionPlayer(config.policy, load_function(config.policy), environments.legal)
-    from jowa.evaluation.sb3_player import Sb3Player
+    from jowa.recording.sb3_player import Sb3Player
 
     return Sb3Player(load_sb3(config, list(dict.fromkeys(environments.games))), environments.games)
 
 
 def _record_training(config: RecordConfig, tally: Tally, advance: Advance) -> None:
-    from jowa.data.sb3_recording import Training, train_while_recording
+    from jowa.recording.sb3_training import Training, train_while_recording
     from jowa.training.distribution import choose_device
 
     training = Training(

@@ -65,8 +65,11 @@ class Dreams:
         self.actions = legal_actions(game)
         self._tokenizer, self._starts = tokenizer, starts
         self._chance = torch.Generator(device)
-        likeliest = make_dream(model, ExecutionConfig())
-        self._dream: Dream = TreeDream(model, temperature, self._chance) if temperature > 0 else likeliest
+        self._dream: Dream
+        if temperature > 0:
+            self._dream = TreeDream(model, temperature, self._chance)
+        else:
+            self._dream = make_dream(model, ExecutionConfig())
         self._legal = torch.tensor(self.actions, device=device)
         self._every = torch.arange(count, device=device)
         codes = torch.zeros(count, context, model.tokens_per_frame, dtype=torch.int64, device=device)

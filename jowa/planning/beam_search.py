@@ -106,7 +106,7 @@ class BeamSearch:
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
-        check_legal(legal)
+        check_legal(legal, context)
         root = dream.reset(context, self.needs(legal.shape[1]).nodes, self.horizon)
         legal = legal.to(root.q.device)
         if self.horizon == 0:

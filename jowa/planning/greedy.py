@@ -19,7 +19,7 @@ class Greedy:
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
-        check_legal(legal)
+        check_legal(legal, context)
         root = dream.reset(context)
         return greedy_plan(dream, root, legal.to(root.q.device))
 

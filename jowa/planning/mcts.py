@@ -150,7 +150,7 @@ class MonteCarloTreeSearch:
     @torch.inference_mode()
     def plan(self, dream: Dream, context: Context, legal: Tensor) -> Plan:
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
-        check_legal(legal)
+        check_legal(legal, context)
         root = dream.reset(context, self.simulations, self.horizon)
         legal = legal.to(root.q.device)
         trees = _Trees.around(root, self.simulations + 1)

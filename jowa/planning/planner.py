@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from jowa.planning.dream import Context, Dream, Needs
@@ -48,14 +49,17 @@ class Planner(Protocol):
         """Plan from the context's present frames; legal (N, A) bool, at least one action each."""
 
 
-def check_legal(legal: Tensor) -> None:
-    """Refuse environments in which nothing may be played; `legal` (N, A) bool.
-
-    Only on the CPU: elsewhere the test would wait for the device.
+def check_legal(legal: Tensor, context: Context) -> None:
+    """Refuse what isn't (N, A) bool, and, on the CPU only, where nothing may be played: a look waits for a device.
 
     Raises:
         ValueError: naming the first such environment.
     """
+    environments = len(context.lengths)
+    if legal.dtype != torch.bool or legal.dim() != 2 or len(legal) != environments:
+        raise ValueError(
+            f"legal must be bool of shape ({environments}, actions), not {legal.dtype} of {tuple(legal.shape)}"
+        )
     if legal.device.type != "cpu":
         return
     stuck = (~legal.any(dim=1)).nonzero()[:, 0].tolist()

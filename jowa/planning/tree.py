@@ -110,7 +110,7 @@ class Tree:
             return None
         needed = self._paths.gather(1, ids[:, :, None].expand(-1, -1, self._room)).any(dim=1)
         places = needed[:, : self._places].byte().argsort(dim=1, descending=True, stable=True)[:, :kept]
-        still = (self._paths & needed[:, None]).gather(2, places[:, None].expand(-1, self.nodes, -1))
+        still = self._paths.gather(2, places[:, None].expand(-1, self.nodes, -1))
         self._paths = pad(still, (0, self._room - kept))
         token = torch.arange(self.tokens_per_block, device=ids.device)[:, None]
         old = self._first[places][:, None] + token * self._stride[places][:, None]  # (N, K + 1, kept)

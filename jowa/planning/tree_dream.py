@@ -72,12 +72,14 @@ class TreeDream:
         """Read a context and start new trees: their roots, with q (N, 1, 18).
 
         Raises:
-            ValueError: if context and depth together exceed the model's blocks, or the model is in training mode.
+            ValueError: if context and depth together exceed the model's blocks, or the model is in training mode; on a
+                CPU also for codes and actions that the model doesn't know.
         """
         model = self._model
         if model.training:
             raise ValueError("the model is in training mode: call eval() before dreaming with it")
         self._check_frames(context.codes.shape[1], room if depth is None else min(room, depth))
+        self._check_context(context)
         context = context.to(model.device)
         count, frames = context.actions.shape
         cache = self._cache(count, slots_for(frames, room, model.block_tokens))
@@ -142,6 +144,23 @@ class TreeDream:
         if self._trees is None:
             raise ValueError("the dream has no trees yet: call reset() first")
         return self._trees
+
+    def _check_context(self, context: Context) -> None:
+        """Refuse what the model can't embed; a look at values elsewhere than on a CPU would wait for the device."""
+        model = self._model
+        if context.codes.shape[2] != model.tokens_per_frame:
+            raise ValueError(f"frames of {context.codes.shape[2]} codes aren't the model's of {model.tokens_per_frame}")
+        if any(part.device.type != "cpu" for part in (context.codes, context.actions, context.lengths)):
+            return
+        frame = torch.arange(context.codes.shape[1])
+        given, acted = frame < context.lengths[:, None], frame < context.lengths[:, None] - 1
+        actions = model.config.actions
+        for wrong, complaint in (
+            (given & (context.codes >= model.vocabulary).any(dim=2), f"codes outside 0 … {model.vocabulary - 1}"),
+            (acted & ((context.actions < 0) | (context.actions >= actions)), f"actions outside 0 … {actions - 1}"),
+        ):
+            if bool(wrong.any()):
+                raise ValueError(f"environment {int(wrong.any(dim=1).nonzero()[0])}'s context has {complaint}")
 
     def _check_frames(self, frames: int, deeper: int) -> None:
         blocks = self._model.config.blocks

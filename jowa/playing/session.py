@@ -17,7 +17,7 @@ from jowa.dreaming.starts import Starts
 from jowa.envs.environments import check_playable
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
-from jowa.evaluation.rollout import Turn, with_chance
+from jowa.evaluation.play.rollout import Turn, with_chance
 from jowa.games import action_names, check_game, legal_actions, legal_mask
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig

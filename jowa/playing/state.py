@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from jowa.evaluation.page import data_url
+from jowa.evaluation.pages.page import data_url
 from jowa.games import action_names, legal_actions
 from jowa.planning.config import PLANNERS
 from jowa.playing.commands import MOST_FUTURES, MOST_IMAGINED

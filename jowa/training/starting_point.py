@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jowa.models.agent_files import Agent, load_agent
+from jowa.errors import UserError
+from jowa.models.agent_files import Agent, check_finite, load_agent
 from jowa.models.conversion import LPIPS_FILE
 from jowa.models.hub import PREFIX, hub_folder
 from jowa.models.published_files import build_agent, find_published, read_published
@@ -36,8 +37,16 @@ def open_agent(ckpt: str, size: str | None = None) -> StartingPoint:
     Raises:
         UserError: there is none, it is damaged, or of another size.
     """
+    if not ckpt.strip():
+        raise UserError("ckpt is empty: give a run's folder, a checkpoint's, or published files.")
+    start = _opened(ckpt, size)
+    check_finite(start.agent)
+    return start
+
+
+def _opened(ckpt: str, size: str | None) -> StartingPoint:
     if ckpt.startswith(PREFIX):
-        start = open_agent(str(hub_folder(ckpt, size)), size)
+        start = _opened(str(hub_folder(ckpt, size)), size)
         return replace(start, folder=Path("runs", ckpt.removeprefix(PREFIX).replace("/", "--").replace("@", "--")))
     path = Path(ckpt).expanduser().absolute()
     if not holds_checkpoint(path):

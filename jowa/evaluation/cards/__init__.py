@@ -1,0 +1,1 @@
+"""The card an exported agent travels with."""

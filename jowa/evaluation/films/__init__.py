@@ -1,0 +1,1 @@
+"""Films of an agent playing, with what it thought."""

@@ -1,0 +1,1 @@
+"""Episodes: who plays, how many side by side, and the ledger that keeps every finished one."""

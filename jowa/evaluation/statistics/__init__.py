@@ -1,0 +1,1 @@
+"""Measures of scores and their intervals: numbers in, numbers out."""

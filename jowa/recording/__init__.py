@@ -1,0 +1,1 @@
+"""Playing games into an episode store: behaviour policies, agents, and learners while they train."""
