@@ -13,8 +13,9 @@ from jowa.planning.beam_search import BeamSearch
 from jowa.planning.buckets import BucketedDream
 from jowa.planning.compiled import CompiledTrunk
 from jowa.planning.decoder import BlockDecoder, Decoder, likeliest
-from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.execution import ExecutionConfig
 from jowa.planning.graphs import GraphedDecoder
+from jowa.planning.making import make_dream
 from jowa.planning.tree_dream import TreeDream
 
 

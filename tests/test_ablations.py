@@ -19,8 +19,9 @@ from jowa.data.sequences import SequenceDataset
 from jowa.data.store import EpisodeStore
 from jowa.games import legal_mask
 from jowa.models.agent_files import Agent, load_agent
-from jowa.planning.config import PlannerConfig, make_planner
+from jowa.planning.config import PlannerConfig
 from jowa.planning.dream import Context
+from jowa.planning.making import make_planner
 from jowa.planning.tree_dream import TreeDream
 from jowa.pretrain import PretrainConfig
 from jowa.training.checkpoint import latest_checkpoint

@@ -17,8 +17,9 @@ from toy_mdp import ACTIONS, ToyDream, ToyMDP, random_legal, toy_context
 from jowa.errors import UserError
 from jowa.models.world_action_model import ModelConfig
 from jowa.planning.beam_search import Beam, BeamSearch
-from jowa.planning.config import PlannerConfig, check_planner, make_planner
+from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.greedy import Greedy
+from jowa.planning.making import make_planner
 from jowa.planning.planner import Plan
 
 seeds = st.integers(0, 10**6)

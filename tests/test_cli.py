@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from forks import fork
 from launch import launch
 
 from jowa import convert, evaluate, export, finetune, pretrain, results, transfer
@@ -304,7 +305,8 @@ def test_interruption_is_no_accident(call, monkeypatch: pytest.MonkeyPatch) -> N
 def test_processes_of_their_own_agree(
     module: str, line: str, words: tuple[str, ...], place: dict[str, str], tmp_path: Path
 ) -> None:
-    done = launch(module, *line.format(**place).split(" ")[1:], cwd=tmp_path)
+    (process,) = fork(tmp_path / "said", module, *line.format(**place).split(" ")[1:], cwd=tmp_path)
+    done = process.end()
     assert_refused((done.returncode, done.stdout, done.stderr), *words)
 
 

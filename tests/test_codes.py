@@ -1,15 +1,17 @@
 """The code cache: made once, whole or not at all, and never mistaken for another's."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forks import forking
 
 from jowa.data.codes import CodeCache, build_codes, codes_path
 from jowa.data.sequences import SequenceDataset
@@ -146,27 +148,23 @@ def test_wrong_codes_are_refused(store, wrong):
     assert not codes_path(store, "Pong", "abc123").exists()
 
 
-KILLED_BUILD = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from test_codes import encode
-from jowa.data.codes import build_codes
-from jowa.data.store import EpisodeStore
-chunks = 0
-def dying(frames):
-    global chunks
-    chunks += 1
-    if chunks == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return encode(frames)
-build_codes(EpisodeStore({folder!r}), "Pong", "abc123", dying, chunk=7, block=14)
-"""
+def build_and_die(folder: Path) -> None:
+    """Killed at the third chunk of frames."""
+    chunks = iter(range(3))
+
+    def dying(frames):
+        if next(chunks) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(frames)
+
+    build_codes(EpisodeStore(folder), "Pong", "abc123", dying, chunk=7, block=14)
 
 
 def test_a_killed_build_is_gone_on_with(store):
-    script = KILLED_BUILD.format(tests=str(Path(__file__).parent), folder=str(store.folder))
-    process = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
-    assert process.returncode == -signal.SIGKILL
+    process = forking().Process(target=build_and_die, args=(store.folder,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     path = codes_path(store, "Pong", "abc123")
     (blocks,) = path.parent.glob("*.blocks")
     assert len(list(blocks.glob("*.npy"))) == 1 and not path.exists(), "killed in the second block"
@@ -186,23 +184,28 @@ def assert_cached(store):
     assert np.array_equal(CodeCache.open(store, "abc123", ["Pong"]).read("Pong", np.arange(39)), direct)
 
 
+def build_share(folder: Path, share: float, chunks) -> None:
+    """One of several processes that build slowly; each chunk of frames is counted."""
+
+    def slow(frames):
+        time.sleep(0.1)
+        with chunks.get_lock():
+            chunks.value += 1
+        return encode(frames)
+
+    build_codes(EpisodeStore(folder), "Pong", "abc123", slow, chunk=7, block=7, share=share)
+
+
 @pytest.mark.parametrize("shares", [(0.0, 0.5), (0.0, 0.0), (0.9, 0.3)])
 def test_processes_share_the_blocks(store, shares):
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import time\nfrom test_codes import encode\n"
-        "from jowa.data.codes import build_codes\nfrom jowa.data.store import EpisodeStore\n"
-        "def slow(frames):\n    time.sleep(0.1)\n    print('chunk')\n    return encode(frames)\n"
-        f"build_codes(EpisodeStore({str(store.folder)!r}), 'Pong', 'abc123', slow, chunk=7, block=7, "
-        "share=float(sys.argv[1]))\n"
-    )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script, str(share)], stdout=subprocess.PIPE, text=True)
-        for share in shares
-    ]
-    chunks = sum(process.communicate(timeout=60)[0].count("chunk") for process in processes)
-    assert all(process.returncode == 0 for process in processes)
-    assert chunks == 6, "39 frames in chunks of 7, each once"
+    chunks = forking().Value("q", 0)
+    processes = [forking().Process(target=build_share, args=(store.folder, share, chunks)) for share in shares]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert all(process.exitcode == 0 for process in processes)
+    assert chunks.value == 6, "39 frames in chunks of 7, each once"
     assert_cached(store)
 
 
@@ -249,33 +252,24 @@ def test_blocks_that_are_left_behind_go(store):
     assert not left.exists()
 
 
-WITHOUT_LOCKS = """
-import errno, fcntl, sys, time
-sys.path.insert(0, {tests!r})
-def none(*_):
-    raise OSError(errno.ENOSYS, "Function not implemented")
-fcntl.flock = none
-from test_codes import encode
-from jowa.data.codes import build_codes
-from jowa.data.store import EpisodeStore
-store = EpisodeStore({folder!r})
-print("ready", flush=True)
-input()
-build_codes(store, "Pong", "abc123", lambda frames: (time.sleep(0.01), encode(frames))[1], chunk=3, block=3)
-"""
+def build_without_locks(folder: Path, ready) -> None:
+    def none(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    fcntl.flock = none
+    store = EpisodeStore(folder)
+    ready.wait(60)
+    build_codes(store, "Pong", "abc123", lambda frames: (time.sleep(0.01), encode(frames))[1], chunk=3, block=3)
 
 
 def test_where_there_are_no_locks_work_is_done_twice_and_nothing_fails(store):
-    script = WITHOUT_LOCKS.format(tests=str(Path(__file__).parent), folder=str(store.folder))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-c", script], **pipes) for _ in range(3)]
+    ready = forking().Barrier(3)
+    processes = [forking().Process(target=build_without_locks, args=(store.folder, ready)) for _ in range(3)]
     for process in processes:
-        assert process.stdout.readline() == "ready\n"
+        process.start()
     for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    errors = [process.communicate(timeout=60)[1] for process in processes]
-    assert all(process.returncode == 0 for process in processes), errors
+        process.join(60)
+    assert all(process.exitcode == 0 for process in processes)
     assert_cached(store)
     assert not leftovers(store) and not list((store.folder / "codes").rglob("*.blocks"))
 

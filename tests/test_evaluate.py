@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from launch import command, launch, start
+from forks import fork
+from launch import launch
 from tiny_store import GAMES, LENGTHS
 
 from jowa import evaluate
@@ -151,27 +149,20 @@ NO_PICTURES = ["world_model_sequences=0", "report=false"]
 LONG = ["games=[Pong]", "episodes=10", "modes=[random,no planning]", *NO_PICTURES]
 
 
-def kill_all_about(path: Path) -> None:
-    """torchrun's processes are no group of their own."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if str(path).encode() in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), signal.SIGKILL)
-
-
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_ledger(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "killed"
     in_process(run, *LONG, f"out={whole}")
-    words = command("jowa.evaluate", f"ckpt={run}", *SMALL, *LONG, f"out={out}", processes=2)
-    killed = start(words)
+    killed = fork(tmp_path / "said", "jowa.evaluate", f"ckpt={run}", *SMALL, *LONG, f"out={out}", processes=2)
     moment, seen = int(np.random.default_rng().integers(1, 15)), 0
-    while seen < moment and killed.poll() is None:
+    while seen < moment and all(one.process.is_alive() for one in killed):
         time.sleep(0.01)
         seen = sum(part.read_bytes().count(b"\n") for part in out.glob("episodes.rank-*.jsonl"))
-    kill_all_about(out)
-    killed.communicate()
+    for one in killed:
+        one.process.kill()
+    for one in killed:
+        one.end()
     assert not (out / "results.json").exists(), f"it was done before {moment} episodes were seen"
     capsys.readouterr()
     in_process(run, *LONG, f"out={out}")
@@ -189,13 +180,14 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_ledger(
 def test_games_and_episodes_share_batches_and_decide_nothing(run: Path, tmp_path: Path) -> None:
     """One call for two games' episodes, whatever plays beside it, equals a call for each."""
     together = tmp_path / "together"
-    in_process(run, "modes=[planning]", "environments=3", *NO_PICTURES, f"out={together}")
+    short = ["modes=[planning]", "protocol.max_episode_frames=40", *NO_PICTURES]
+    in_process(run, *short, "environments=3", f"out={together}")
     apart = []
     for game in GAMES:
         for seed in range(2):
             out = tmp_path / f"{game}-{seed}"
             alone = [f"games=[{game}]", "episodes=1", f"seed={seed}", f"out={out}"]
-            in_process(run, "modes=[planning]", *NO_PICTURES, *alone)
+            in_process(run, *short, *alone)
             apart += (out / "episodes.jsonl").read_text().splitlines()
     assert (together / "episodes.jsonl").read_text().splitlines() == apart
 

@@ -21,9 +21,10 @@ from jowa.planning.compiled import CompiledTrunk
 from jowa.planning.decoder import Block, BlockDecoder, Decoder, Imagined
 from jowa.planning.drafting import PAUSE, DraftingDecoder, FewDrafted
 from jowa.planning.dream import Context, Needs
-from jowa.planning.execution import DRAFT_ROWS, ExecutionConfig, check_execution, make_dream
+from jowa.planning.execution import DRAFT_ROWS, ExecutionConfig, check_execution
 from jowa.planning.graphs import MOST_GRAPHS, GraphedDecoder
 from jowa.planning.greedy import Greedy
+from jowa.planning.making import make_dream
 from jowa.planning.mcts import MonteCarloTreeSearch
 from jowa.planning.planner import Plan, Planner
 from jowa.planning.tree_dream import TreeDream

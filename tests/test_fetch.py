@@ -10,12 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bucket_fixtures import FILES, NAMES, SAMPLES, contents, no_network, server
 from bucket_server import BucketServer, Fault
+from forks import fork
+from launch import ENVIRONMENT, command
 
 from jowa.cli import run
 from jowa.data import fetch, fetching
@@ -27,7 +30,6 @@ from jowa.data.store import EpisodeStore, EpisodeWriter, committed_parts
 from jowa.errors import UserError
 from jowa.games import legal_actions
 
-ROOT = Path(__file__).resolve().parent.parent
 PARTS = [rlu.part_name(1, checkpoint) for checkpoint in (0, 1)]
 HASTE = ("backoff=0.001", "timeout=5")
 
@@ -141,7 +143,7 @@ def test_faults_that_pass(
 class Killer:
     """Kills a process with signal 9 when the server has sent so many bytes to it, slowly."""
 
-    def __init__(self, process: subprocess.Popen[bytes], after: int) -> None:
+    def __init__(self, process: BaseProcess, after: int) -> None:
         self.process, self.left = process, after
 
     def __call__(self, name: str, at: int) -> None:
@@ -155,27 +157,22 @@ def test_killed_at_random_points_it_goes_on(
     server: BucketServer, contents: list[bytes], imported: Path, tmp_path: Path
 ) -> None:
     out, expected = tmp_path / "out", tree(imported)
-    command = [sys.executable, "-m", "jowa.data.fetch", "games=[Assault]", "checkpoints=[0,1]", f"out={out}", *HASTE]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
+    line = ["jowa.data.fetch", "games=[Assault]", "checkpoints=[0,1]", f"out={out}", *HASTE]
     total, random = sum(map(len, contents)), np.random.default_rng()
     # Bytes of what is left: twice within the first file, then while the first is imported and the second comes.
     shares = [*random.uniform(0.05, 0.4, 2), *random.uniform(0.1, 0.5, 2)]
     for share in shares:
-        with start() as process:
-            server.on_piece = Killer(process, int(share * total))
-            process.wait(60)
+        (fetching_on,) = fork(tmp_path / "said", *line)
+        server.on_piece = Killer(fetching_on.process, int(share * total))
+        fetching_on.end(60)
         server.on_piece = lambda name, at: None
         for part in committed_parts(out, "Assault"):
             there = {file: digest for file, digest in tree(out).items() if file.startswith(f"Assault/{part}/")}
             assert there == {file: digest for file, digest in expected.items() if file.startswith(f"Assault/{part}/")}
         total -= sum(path.stat().st_size for path in out.rglob("*.part"))
-    with start() as process:
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, (shares, errors)
+    environment = {**os.environ, **ENVIRONMENT}
+    done = subprocess.run(command(*line), env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, (shares, done.stderr)
     assert tree(out) == expected, shares
     # No byte that a killed process had written down was asked for again.
     for name in NAMES:
@@ -341,12 +338,6 @@ def test_an_error_of_the_store_ends_the_download_ahead(
 RUNS = [f"{FOLDER}/Assault/{rlu.file_name(number, 0)}" for number in (1, 2)]
 
 
-def fetch_beside(out: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jowa.data.fetch", "games=[Assault]", f"out={out}", *HASTE, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.parametrize("runs", [("[1]", "[2]"), ("[1-2]", "[1-2]")], ids=["other files", "the same files"])
 @pytest.mark.parametrize("keep", [False, True])
 def test_processes_fetch_into_one_store_at_once(
@@ -356,9 +347,10 @@ def test_processes_fetch_into_one_store_at_once(
     server.put(RUNS[1], contents[1])
     server.on_piece = lambda name, at: time.sleep(0.003)
     kept = [f"keep_raw={tmp_path / 'raw'}"] if keep else []
-    processes = [fetch_beside(tmp_path / "out", f"runs={some}", "checkpoints=[0]", *kept) for some in runs]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    line = ["jowa.data.fetch", "games=[Assault]", "checkpoints=[0]", f"out={tmp_path / 'out'}", *HASTE, *kept]
+    forks = [fork(tmp_path / f"said-{number}", *line, f"runs={some}") for number, some in enumerate(runs)]
+    done = [process.end() for (process,) in forks]
+    assert [process.returncode for process in done] == [0, 0], done
     assert [server.downloads(name) for name in RUNS] == [[0], [0]]
     assert committed_parts(tmp_path / "out", "Assault") == ("rlu-1-00000", "rlu-2-00000")
     assert not (tmp_path / "out" / WORK_FOLDER).exists()

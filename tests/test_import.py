@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from fake_dopamine import LOGS
+from forks import fork
 from import_calls import SAMPLES, assert_refused, import_data, raw_files
-from launch import ROOT
+from launch import launch
 
 from jowa.data.sources import rlu
 from jowa.data.store import EpisodeStore, committed_parts
@@ -21,9 +20,27 @@ from jowa.data.verification import verify_game
 from jowa.games import legal_actions
 
 
+class Whole(NamedTuple):
+    source: str
+    arguments: tuple[str, str]
+    store: Path
+    said: str
+
+
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     return raw_files(tmp_path / "raw")
+
+
+@pytest.fixture(scope="module", params=["rlu", "dqn_replay"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A source's raw files, which nobody changes, and what is imported of them in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    raw_files(folder / "raw")
+    arguments = (f"source={request.param}", f"path={folder / 'raw' / request.param}")
+    code, text, errors = import_data(*arguments, f"out={folder / 'store'}")
+    assert (code, errors) == (0, "")
+    return Whole(request.param, arguments, folder / "store", text)
 
 
 def fingerprints(store: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -57,17 +74,15 @@ def test_the_samples_come_through_exactly(tmp_path: Path) -> None:
     assert facts[0]["sticky"] is True and facts[0]["rom_md5"] is None and facts[0]["stack_padding"] is False
 
 
-@pytest.mark.parametrize("source", ["rlu", "dqn_replay"])
-def test_once_is_enough_and_workers_change_nothing(source: str, raw: Path, tmp_path: Path) -> None:
-    arguments = (f"source={source}", f"path={raw / source}")
-    code, text, errors = import_data(*arguments, f"out={tmp_path / 'a'}")
-    assert (code, errors) == (0, "") and "already" not in text
-    once = fingerprints(tmp_path / "a")
+def test_once_is_enough_and_workers_change_nothing(whole: Whole, tmp_path: Path) -> None:
+    arguments, text = whole.arguments, whole.said
+    assert "already" not in text
+    once = fingerprints(whole.store)
     parts = len(next(iter(once.values()))[1])
-    assert import_data(*arguments, f"out={tmp_path / 'a'}")[:2] == (
+    assert import_data(*arguments, f"out={whole.store}")[:2] == (
         0, f"Nothing was added.\n{parts} parts were there already.\n"
     )  # fmt: skip
-    assert fingerprints(tmp_path / "a") == once
+    assert fingerprints(whole.store) == once
     code, same_text, errors = import_data(*arguments, f"out={tmp_path / 'b'}", "workers=2")
     assert (code, errors, same_text) == (0, "", text)
     assert fingerprints(tmp_path / "b") == once
@@ -77,14 +92,8 @@ def test_once_is_enough_and_workers_change_nothing(source: str, raw: Path, tmp_p
     assert fingerprints(tmp_path / "c") == once
 
 
-def command(*arguments: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    line = [sys.executable, "-m", "jowa.data.import", *map(str, arguments)]
-    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 DYING = """
-import importlib, os, runpy, signal, sys
+import os, signal
 from jowa.data.open_part import OpenPart
 left = {at}
 def dying(method):
@@ -97,21 +106,17 @@ def dying(method):
     return call
 for name in ("append", "finish", "rename"):
     setattr(OpenPart, name, dying(getattr(OpenPart, name)))
-runpy.run_module("jowa.data.import", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("source", ["rlu", "dqn_replay"])
-def test_killed_anywhere_it_goes_on(source: str, raw: Path, tmp_path: Path) -> None:
+def test_killed_anywhere_it_goes_on(whole: Whole, tmp_path: Path) -> None:
     """At an episode, before a part is closed, before it gets its name."""
-    arguments = (f"source={source}", f"path={raw / source}")
-    assert import_data(*arguments, f"out={tmp_path / 'whole'}")[0] == 0
+    source, arguments = whole.source, whole.arguments
     store, random = tmp_path / "killed", np.random.default_rng(5)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     kept: set[Path] = set()
     for at in random.integers(1, 9 if source == "rlu" else 60, 6):
-        line = [sys.executable, "-c", DYING.format(at=at), *map(str, arguments), f"out={store}"]
-        process = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        (dying,) = fork(tmp_path / "said", "jowa.data.import", *arguments, f"out={store}", before=DYING.format(at=at))
+        process = dying.end()
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, process.stderr
@@ -120,23 +125,24 @@ def test_killed_anywhere_it_goes_on(source: str, raw: Path, tmp_path: Path) -> N
         kept = parts
         if parts:
             assert not verify_game(store, "Assault" if source == "rlu" else "Pong").problems
-    process = command(*arguments, f"out={store}")
-    assert process.communicate()[1] == "" and process.returncode == 0
+    process = launch("jowa.data.import", *arguments, f"out={store}")
+    assert (process.returncode, process.stderr) == (0, "")
     assert kept and not list(store.glob("*/.*.tmp"))
-    assert fingerprints(store) == fingerprints(tmp_path / "whole")
+    assert fingerprints(store) == fingerprints(whole.store)
 
 
-@pytest.mark.parametrize("source", ["rlu", "dqn_replay"])
-def test_two_at_a_time(source: str, raw: Path, tmp_path: Path) -> None:
+def test_two_at_a_time(whole: Whole, tmp_path: Path) -> None:
     """Two imports of different runs, and two of the same."""
-    arguments = (f"source={source}", f"path={raw / source}")
-    assert import_data(*arguments, f"out={tmp_path / 'one'}")[0] == 0
     for name, runs in (("apart", ("runs=[1]", "runs=[2]")), ("alike", ("workers=0", "workers=2"))):
-        processes = [command(*arguments, chosen, f"out={tmp_path / name}") for chosen in runs]
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-        assert fingerprints(tmp_path / name) == fingerprints(tmp_path / "one")
+        said = tmp_path / f"{name}-said"
+        forks = [
+            fork(said / str(number), "jowa.data.import", *whole.arguments, chosen, f"out={tmp_path / name}")
+            for number, chosen in enumerate(runs)
+        ]
+        for (process,) in forks:
+            ended = process.end()
+            assert ended.returncode == 0, ended.stderr
+        assert fingerprints(tmp_path / name) == fingerprints(whole.store)
 
 
 @pytest.mark.parametrize(("source", "above"), [("rlu", "atari_episodes_ordered"), ("dqn_replay", "dqn")])

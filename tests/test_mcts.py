@@ -18,8 +18,9 @@ from torch import Tensor
 from toy_mdp import ACTIONS, ToyDream, ToyMDP, random_legal, toy_context
 
 from jowa.errors import UserError
-from jowa.planning.config import PlannerConfig, check_planner, make_planner
+from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.dream import Context, Nodes
+from jowa.planning.making import make_planner
 from jowa.planning.mcts import CHOICES, MonteCarloTreeSearch
 from jowa.planning.tree_dream import TreeDream
 

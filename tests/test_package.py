@@ -33,19 +33,38 @@ def test_every_preset_and_table_travels(installed: Path) -> None:
     assert not (installed / "tests").exists()
 
 
-MODULES = ["pretrain", "evaluate", "play", "data.record"]
+MODULES = {
+    "pretrain": "out", "finetune": "out", "transfer": "out", "evaluate": "out", "tune": "out", "report": "out",
+    "results": "out", "convert": "dst", "export": "out", "play": "port", "data.record": "out", "data.fetch": "out",
+    "data.import": "out", "data.export": "out", "data.select": "out", "data.inspect": "out", "data.verify": "path",
+}  # fmt: skip
+"""A key of each entry point."""
+
+ALL_AT_ONCE = """
+import runpy, sys
+print(__import__("jowa.cli").cli.config_folder())
+for module in sys.argv[1].split():
+    sys.argv = [module, "--cfg"]
+    sys.modules.pop(f"jowa.{module}", None)  # another may have imported it already
+    print("module", module, runpy.run_module(f"jowa.{module}", run_name="__main__", alter_sys=True)["__file__"])
+"""
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_entry_points_find_their_presets_from_another_folder(installed: Path, tmp_path: Path, module: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    code = f"import jowa.cli, jowa.{module} as m, runpy; print(jowa.cli.config_folder(), m.__file__)"
-    where = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert all(part.startswith(str(installed)) for part in where.stdout.split())
-    shown = subprocess.run(
-        [sys.executable, "-m", f"jowa.{module}", "--cfg"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert any(f"{key}: " in shown.stdout for key in ("out", "dst", "path", "port"))
+def test_entry_points_find_their_presets_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    """Two as a user starts them, one of them without PyTorch, and all of them in one process."""
+
+    def shown(*words: str) -> str:
+        environment = os.environ | {"PYTHONPATH": str(installed)}
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    for module in ("transfer", "data.record"):
+        assert f"\n{MODULES[module]}: " in "\n" + shown("-m", f"jowa.{module}", "--cfg")
+    where, _, text = shown("-c", ALL_AT_ONCE, " ".join(MODULES)).partition("\n")
+    assert where == str(installed / "jowa" / "configs")
+    for module, key in MODULES.items():
+        configuration, _, text = text.partition(f"module {module} ")
+        file, _, text = text.partition("\n")
+        assert f"\n{key}: " in f"\n{configuration}" and Path(file).is_relative_to(installed / "jowa")
+    assert not text

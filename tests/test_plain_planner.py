@@ -19,8 +19,9 @@ from jowa.games import NUM_ACTIONS, legal_actions, task_id
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context
-from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.execution import ExecutionConfig
 from jowa.planning.greedy import Greedy
+from jowa.planning.making import make_dream
 from jowa.planning.mcts import MonteCarloTreeSearch
 from jowa.planning.planner import Plan, Planner
 from jowa.planning.splitting import InParts

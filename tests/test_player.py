@@ -16,8 +16,9 @@ from jowa.evaluation.play.player import Player, RandomPlayer
 from jowa.evaluation.play.rollout import Turn, play
 from jowa.models.tokenizer import Tokenizer, TokenizerConfig
 from jowa.models.world_action_model import ModelConfig, WorldActionModel
-from jowa.planning.config import PlannerConfig, make_planner
+from jowa.planning.config import PlannerConfig
 from jowa.planning.dream import Context
+from jowa.planning.making import make_planner
 from jowa.planning.planner import Plan
 from jowa.planning.tree_dream import TreeDream
 

@@ -21,8 +21,9 @@ from jowa.games import PRETRAINING_GAMES
 from jowa.models.published import MODELS
 from jowa.models.world_action_model import ModelConfig
 from jowa.planning import config as planner_config
-from jowa.planning.config import PlannerConfig, check_planner, make_planner
+from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.dream import Context
+from jowa.planning.making import make_planner
 from jowa.published_scores import PUBLISHED_SIZES, OfficialEvaluation, official_evaluation
 
 SMALL = ["device=cpu", "episodes=2", "environments=2", "protocol.max_episode_frames=40", "report=false",

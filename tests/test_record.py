@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import fork
+from launch import launch
 
 from jowa.data.record import check, main, record
 from jowa.data.store import EpisodeStore
@@ -125,17 +125,14 @@ def test_mistakes_are_refused_before_work_starts(tmp_path: Path, changes: dict[s
 
 
 def test_command_line(tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "jowa.data.record", f"out={tmp_path}", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
+    out = f"out={tmp_path / 'out'}"
     # The keys of the two games' workers cross a process border as `__main__`'s own class.
-    fine = run("game=[Breakout,Boxing]", "steps=100", "policy=random", "workers=1", "protocol=machado",
-               "protocol.max_episode_frames=400")  # fmt: skip
+    fine = launch("jowa.data.record", out, "game=[Breakout,Boxing]", "steps=100", "policy=random", "workers=1",
+                  "protocol=machado", "protocol.max_episode_frames=400")  # fmt: skip
     assert fine.returncode == 0, fine.stderr
     assert "Breakout" in fine.stdout and "mean return" in fine.stdout
-    assert EpisodeStore(tmp_path).parts("Boxing")[0].provenance["sticky"] is True
+    assert EpisodeStore(tmp_path / "out").parts("Boxing")[0].provenance["sticky"] is True
     for mistake, word in ((["game=[Pongg]"], "Pong"), (["stepps=3"], "steps"), (["game=[Boxing]"], "append=true")):
-        wrong = run(*mistake)
+        wrong = fork(tmp_path / "said", "jowa.data.record", out, *mistake)[0].end()
         assert wrong.returncode == 2 and word in wrong.stderr and "Traceback" not in wrong.stderr
         assert len(wrong.stderr.strip().splitlines()) == 1

@@ -110,8 +110,8 @@ def test_without_chance_it_plays_as_in_an_evaluation(smoke_run: Path, tmp_path: 
 def test_company_workers_and_numbers_decide_nothing_but_the_seed(
     smoke_run: Path, tmp_path: Path, schedule: str
 ) -> None:
-    protocol = ProtocolConfig(max_episode_frames=80, repeat_action_probability=0.25)
-    alone = config(tmp_path / "a", smoke_run, steps=70, environments=1, schedule=schedule, protocol=protocol)
+    protocol = ProtocolConfig(max_episode_frames=40, repeat_action_probability=0.25)
+    alone = config(tmp_path / "a", smoke_run, steps=35, environments=1, schedule=schedule, protocol=protocol)
     record(alone)
     record(replace(alone, out=str(tmp_path / "b"), environments=5, game=["Boxing", "Breakout"]))
     record(replace(alone, out=str(tmp_path / "c"), seed=1))

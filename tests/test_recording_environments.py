@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forks import fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,8 +124,8 @@ def test_a_recording_that_ends_well_keeps_its_folder(tmp_path: Path) -> None:
 
 
 def test_arguments_that_json_cant_hold_are_refused_before_anything_is_made(tmp_path: Path) -> None:
-    line = ["-m", "jowa.data.record", f"env={ODD}", "environment.kwargs={note: inf}", f"out={tmp_path}/x"]
-    done = subprocess.run([sys.executable, *line], capture_output=True, text=True, check=False)
+    line = [f"env={ODD}", "environment.kwargs={note: inf}", f"out={tmp_path}/x"]
+    done = fork(tmp_path / "said", "jowa.data.record", *line)[0].end()
     assert done.returncode == 2 and "environment.kwargs" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "x").exists()
 

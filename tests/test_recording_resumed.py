@@ -125,11 +125,11 @@ def test_an_agents_recording_goes_on(
     smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
     wanted = config(
-        tmp_path, policy=str(smoke_run), epsilon=0.3, steps=400, schedule=schedule, device="cpu", threads=1,
-        environments=2, resume=True,
+        tmp_path, policy=str(smoke_run), epsilon=0.3, steps=200, schedule=schedule, device="cpu", threads=1,
+        environments=2, resume=True, protocol=ProtocolConfig(max_episode_frames=80),
     )  # fmt: skip
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Player, "act", dying_after(90, Player.act))
+        patch.setattr(Player, "act", dying_after(45, Player.act))
         record(wanted)
     before = {game: hashes(tmp_path, game) for game in ("Breakout", "Boxing") if committed_parts(tmp_path, game)}
     assert before

@@ -60,20 +60,21 @@ def assert_replayed(store: EpisodeStore, rows: Rows, game: str, protocol: Protoc
 
 @pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
 def test_a_training_is_stored_as_it_was_played(tmp_path: Path, algorithm: str) -> None:
-    wanted = config(tmp_path, sb3=Sb3Config(algorithm=algorithm))
+    protocol = replace(STICKY, max_episode_frames=80)
+    wanted = config(tmp_path, steps=160, protocol=protocol, sb3=Sb3Config(algorithm=algorithm))
     check(wanted)
     (recorded,) = record(wanted)
     store, rows = everything(tmp_path)
-    assert_replayed(store, rows, "Breakout", STICKY)
-    assert recorded.transitions == len(rows.actions) >= 300
+    assert_replayed(store, rows, "Breakout", protocol)
+    assert recorded.transitions == len(rows.actions) >= 160
     assert set(rows.actions) <= set(legal_actions("Breakout")) and len(set(rows.actions)) > 2
     table = store.tables["Breakout"]
     checkpoints = [info["checkpoint"] for info in table.info]
     trained = [info["training_steps"] for info in table.info]
     assert checkpoints == sorted(checkpoints) and trained == sorted(trained)
-    assert 1 <= checkpoints[0] < 20 and checkpoints[-1] == CHECKPOINTS and trained[-1] == 300
+    assert 1 <= checkpoints[0] < 20 and checkpoints[-1] == CHECKPOINTS and trained[-1] == 160
     assert all(
-        one == min(CHECKPOINTS, 1 + steps * CHECKPOINTS // 300) for one, steps in zip(checkpoints, trained, strict=True)
+        one == min(CHECKPOINTS, 1 + steps * CHECKPOINTS // 160) for one, steps in zip(checkpoints, trained, strict=True)
     )
     assert {(info["policy"], info["algorithm"]) for info in table.info} == {("sb3", algorithm)}
     facts = store.parts("Breakout")[0].provenance
@@ -90,24 +91,25 @@ def test_a_training_is_stored_as_it_was_played(tmp_path: Path, algorithm: str) -
 def test_a_training_repeats_itself_under_its_seed(tmp_path: Path) -> None:
     stored = []
     for out, seed in (("a", 0), ("b", 0), ("c", 1)):
-        record(config(tmp_path / out, seed=seed, steps=120))
+        record(config(tmp_path / out, seed=seed, steps=80))
         stored.append(everything(tmp_path / out)[1])
     assert np.array_equal(stored[0].actions, stored[1].actions) and np.array_equal(stored[0].frames, stored[1].frames)
     assert not np.array_equal(stored[0].actions, stored[2].actions)
 
 
 def test_a_trained_agent_is_saved_loaded_and_played(tmp_path: Path) -> None:
-    training = config(tmp_path / "a", steps=80, sb3=Sb3Config(save=str(tmp_path / "agents")))
+    short = replace(STICKY, max_episode_frames=80)
+    training = config(tmp_path / "a", steps=40, protocol=short, sb3=Sb3Config(save=str(tmp_path / "agents")))
     check(training)
     record(training)
     file = tmp_path / "agents" / "Breakout.zip"
     with pytest.raises(UserError, match=r"Breakout\.zip is there already.*sb3\.save"):
         check(replace(training, out=str(tmp_path / "again")))
-    played = config(tmp_path / "b", steps=90, environments=3, sb3=Sb3Config(load=str(file)))
+    played = replace(training, steps=45, environments=3, out=str(tmp_path / "b"), sb3=Sb3Config(load=str(file)))
     check(played)
     record(played)
     store, rows = everything(tmp_path / "b")
-    assert_replayed(store, rows, "Breakout", STICKY)
+    assert_replayed(store, rows, "Breakout", short)
     agent, legal = load_agent(str(file), "DQN", ["Breakout"], CPU), legal_actions("Breakout")
     for start, length in zip(store.tables["Breakout"].starts, store.tables["Breakout"].lengths, strict=True):
         frames = np.concatenate([np.zeros((3, 84, 84), np.uint8), rows.frames[start : start + length]])

@@ -6,13 +6,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import forking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -306,23 +305,19 @@ def test_a_wrong_episode_is_refused_and_leaves_no_trace(tmp_path, change):
     assert_holds(store, "Pong", [2, 5])
 
 
-KILLED_RECORDER = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from test_store import PROVENANCE, episode
-from jowa.data.store import EpisodeWriter
-writer = EpisodeWriter({folder!r}, "Pong", provenance=PROVENANCE, commit_every=10)
-for number in range(4):
-    writer.append(*episode(6, number), terminated=number % 2 == 0, info={{"seed": number}})
-writer.append(*episode(3, 4), terminated=True, info={{"seed": 4}})
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def record_and_die(folder):
+    writer = EpisodeWriter(folder, "Pong", provenance=PROVENANCE, commit_every=10)
+    for number in range(4):
+        writer.append(*episode(6, number), terminated=number % 2 == 0, info={"seed": number})
+    writer.append(*episode(3, 4), terminated=True, info={"seed": 4})
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_recorder_leaves_the_committed_episodes(tmp_path):
-    script = KILLED_RECORDER.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    process = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
-    assert process.returncode == -signal.SIGKILL
+    process = forking().Process(target=record_and_die, args=(tmp_path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     # Two commits of two episodes each; the fifth episode's rows lie in a part without a name, which nobody reads.
     assert len(list((tmp_path / "Pong").glob(".*.tmp"))) == 1
     assert_holds(EpisodeStore(tmp_path), "Pong", [6, 6, 6, 6])
@@ -549,14 +544,18 @@ def test_replacing_the_same_file_at_once_the_last_wins(tmp_path, locks, monkeypa
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def write_half_and_die(path):
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_what_a_killed_writer_left_of_a_file_is_overwritten(tmp_path):
-    script = (
-        "import os, sys\nfrom pathlib import Path\nfrom jowa.files import replacing\n"
-        "with replacing(Path(sys.argv[1])) as temporary:\n    temporary.write_text('half')\n"
-        "    os.kill(os.getpid(), 9)\n"
-    )
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", script, str(tmp_path / "file")], timeout=60, check=False)
+        process = forking().Process(target=write_half_and_die, args=(tmp_path / "file",))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
         assert sorted(entry.name for entry in tmp_path.iterdir()) == [".file.lock", ".file.tmp"]
     write_json(tmp_path / "file", "whole")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
+import io
 import json
-import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
+from forks import forking
+from tiny_store import write_store
+
+from jowa.cli import run
 
 TESTS = Path(__file__).resolve().parent
 PLACES = {
@@ -33,38 +41,40 @@ UNTOUCHED = {*(("select", place) for place in CONTENTS if place != "frames"),
              *((verb, place) for verb in ("record", "import") for place in (*CONTENTS, "episodes"))}  # fmt: skip
 """Who chooses or adds episodes reads no more than the manifests, and the sizes of the files they name."""
 
-WITHOUT_PRIVILEGES = """
-import contextlib, ctypes, importlib, io, json, os, sys
-sys.path.insert(0, {tests!r})
-# The administrator may read everything: capabilities 1 and 2, which let him, are laid down, before there are threads.
-libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-assert libc.capget(header, sets) == 0
-sets[0] &= ~0b110
-assert libc.capset(header, sets) == 0
-from pathlib import Path
-from jowa.cli import run
-from tiny_store import write_store
-data = write_store(Path({data!r}), ("Pong",))
-found = []
-for place, name in {places!r}.items():
-    for verb, line in {verbs!r}.items():
-        module = importlib.import_module("jowa.data." + verb)
-        (schema,) = (value for key, value in vars(module).items() if key == verb.capitalize() + "Config")
-        sys.argv = [verb, *line.format(data=data, out=data.parent / (place + verb), samples={samples!r}).split()]
-        target, code, errors = data / name, 0, io.StringIO()
+
+def call_without_privileges(folder: Path, found: Path) -> None:
+    """Every verb on every place that can't be read, in a process of its own; what came of it goes to `found`."""
+    # The administrator may read everything: capabilities 1 and 2, which let him, are laid down before any thread.
+    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~0b110
+    assert libc.capset(header, sets) == 0
+    data = write_store(folder / "data", ("Pong",))
+    outcomes = []
+    for (place, name), (verb, line) in product(PLACES.items(), VERBS.items()):
+        target = data / name
         mode = target.stat().st_mode
         target.chmod(0)
+        words = line.format(data=data, out=folder / (place + verb), samples=folder / "rlu").split()
+        outcomes.append((place, verb, *outcome(verb, words)))
+        target.chmod(mode)
+    found.write_text(json.dumps(outcomes))
+
+
+def outcome(verb: str, words: list[str]) -> tuple[object, str, str]:
+    """(code, stdout, stderr)"""
+    module = importlib.import_module(f"jowa.data.{verb}")
+    (schema,) = (value for key, value in vars(module).items() if key == f"{verb.capitalize()}Config")
+    sys.argv = [verb, *words]
+    code: object = 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
         try:
-            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(errors):
-                run(module.main, schema, verb)
+            run(module.main, schema, verb)
         except SystemExit as end:
             code = end.code
         except Exception as error:
             code = repr(error)
-        target.chmod(mode)
-        found.append((place, verb, code, out.getvalue(), errors.getvalue()))
-print(json.dumps(found))
-"""
+    return code, out.getvalue(), errors.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +84,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     samples = folder / "rlu"
     (samples / "Pong").mkdir(parents=True)
     (samples / "Pong" / "run_1-00000-of-00050").symlink_to(TESTS / "samples/rlu/Assault/run_1-00000-of-00050")
-    script = WITHOUT_PRIVILEGES.format(
-        tests=str(TESTS), data=str(folder / "data"), samples=str(samples), places=PLACES, verbs=VERBS
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return {(place, verb): (code, out, errors) for place, verb, code, out, errors in json.loads(done.stdout)}
+    process = forking().Process(target=call_without_privileges, args=(folder, folder / "found"))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    return {(place, verb): (code, out, errors)
+            for place, verb, code, out, errors in json.loads((folder / "found").read_text())}  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")

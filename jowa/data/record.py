@@ -30,7 +30,6 @@ from jowa.envs.environments import Environments, check_playable, make_environmen
 from jowa.envs.protocol import episode_seed
 from jowa.envs.single import SingleAtari
 from jowa.errors import UserError
-from jowa.evaluation.play.player import RandomPlayer, agent_player
 from jowa.evaluation.play.rollout import Policy
 from jowa.files import require_writable_folder
 from jowa.games import custom_game, task_id
@@ -50,8 +49,6 @@ from jowa.recording.episodes import Advance, Recorded, Tally, capped, record_beh
 from jowa.recording.function_player import FunctionPlayer, load_function, names_function
 from jowa.recording.resuming import check_free, recording_alone, shares_left, stored_steps
 from jowa.recording.side_by_side import Share, record_policy, shares
-from jowa.training.distribution import choose_device
-from jowa.training.session import use_threads
 
 COMMIT_SECONDS = 300.0
 """After which episodes are made safe; it decides how they are cut into parts, not what they are."""
@@ -78,7 +75,8 @@ def check(config: RecordConfig) -> None:
     if not config.out:
         raise UserError("out must name a folder, for the episode store.")
     config.protocol.check()
-    use_threads(config.threads)
+    if config.threads is not None:
+        _use_threads(config)
     games = games_of(config)
     check_playable(games, config.protocol)
     check_policy(config, games)
@@ -124,7 +122,6 @@ def _record_game(config: RecordConfig, game: str, goes_on: GoesOn) -> Recorded:
 
 def record_games(config: RecordConfig, games: list[str], advance: Advance) -> list[Recorded]:
     """Record some games, those that an agent can play together side by side."""
-    use_threads(config.threads)
     recorded = [Recorded(game, 0, 0, 0.0) for game in games if _finished(config, game)]
     finished = {one.game for one in recorded}
     for group in _groups(config, [game for game in games if game not in finished]):
@@ -133,8 +130,10 @@ def record_games(config: RecordConfig, games: list[str], advance: Advance) -> li
             if _behaves(config, group[0]):
                 _record_behaviour(config, tallies[0], advance)
             elif config.trains:
+                _use_threads(config)
                 _record_training(config, tallies[0], advance)
             else:
+                _use_threads(config)
                 _record_agent(config, tallies, advance)
         recorded += [tally.summary() for tally in tallies]
     return sorted(recorded, key=lambda one: games.index(one.game))
@@ -198,7 +197,17 @@ def _record_agent(config: RecordConfig, tallies: list[Tally], advance: Advance) 
         environments.close()
 
 
+def _use_threads(config: RecordConfig) -> None:
+    from jowa.training.session import use_threads
+
+    use_threads(config.threads)
+
+
 def _player(config: RecordConfig, environments: Environments) -> Policy:
+    # Here, for agents alone need PyTorch: whoever records by behaviours doesn't wait for it.
+    from jowa.evaluation.play.player import RandomPlayer, agent_player
+    from jowa.training.distribution import choose_device
+
     planner = planner_for(config, environments.games[0])
     if planner is not None:
         agent = opened_agent(config.policy).agent
@@ -214,6 +223,7 @@ def _player(config: RecordConfig, environments: Environments) -> Policy:
 
 def _record_training(config: RecordConfig, tally: Tally, advance: Advance) -> None:
     from jowa.recording.sb3_training import Training, train_while_recording
+    from jowa.training.distribution import choose_device
 
     training = Training(
         config.sb3.algorithm, config.steps, config.environments, config.sb3.buffer, _seed(config, tally),

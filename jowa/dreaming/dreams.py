@@ -21,7 +21,8 @@ from jowa.games import legal_actions, task_id
 from jowa.models.tokenizer import Tokenizer
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.dream import Context, Dream, Needs
-from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.execution import ExecutionConfig
+from jowa.planning.making import make_dream
 from jowa.planning.strips import decode_frames
 from jowa.planning.tree_dream import TreeDream
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from jowa.errors import UserError
-from jowa.models.world_action_model import ModelConfig, check_game_fits
-from jowa.planning.beam_search import BeamSearch
-from jowa.planning.greedy import Greedy
-from jowa.planning.mcts import CHOICES, MonteCarloTreeSearch
-from jowa.planning.planner import Planner
 from jowa.published_scores import PUBLISHED_SIZES, official_evaluation
 
+# The model needs PyTorch, and commands that only name a planner start without it.
+if TYPE_CHECKING:
+    from jowa.models.world_action_model import ModelConfig
+
+CHOICES = ("return", "value", "visits")
 PLANNERS = ("greedy", "beam", "mcts", "published")
 
 
@@ -58,6 +59,8 @@ class PlannerConfig:
             UserError: the model doesn't know the game; the published settings are asked for, and there are none for
                 the game or the size; or the settings can't work with the model's frames.
         """
+        from jowa.models.world_action_model import check_game_fits
+
         check_game_fits(model, game)
         settings = self._published(model.name, game) if self.name == "published" else self
         check_planner(settings, model.blocks)
@@ -149,21 +152,3 @@ def _check_frames(config: PlannerConfig, blocks: int) -> None:
             f"planner.context={config.context} and planner.horizon={config.horizon} exceed the {blocks} frames the "
             f"model sees: set planner.context to at most {blocks - config.depth} or lower planner.horizon."
         )
-
-
-def make_planner(config: PlannerConfig) -> Planner:
-    """The planner a checked configuration of one game names."""
-    if config.name == "published":
-        raise ValueError("published settings belong to a game: take those of for_game()")
-    if config.name == "greedy":
-        return Greedy()
-    if config.name == "mcts":
-        return MonteCarloTreeSearch(
-            config.simulations,
-            config.horizon,
-            config.temperature,
-            config.gamma,
-            config.choice,
-            config.use_termination,
-        )
-    return BeamSearch(config.width, config.horizon, config.gamma, config.use_termination, config.tie_tolerance)

@@ -5,18 +5,10 @@ bfloat16 rounds most: see benchmarks/README.md for how many decisions it changes
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
 from jowa.errors import UserError
-from jowa.models.world_action_model import WorldActionModel
-from jowa.planning.buckets import BucketedDream
-from jowa.planning.compiled import CompiledTrunk
-from jowa.planning.decoder import BlockDecoder, Decoder, likeliest
-from jowa.planning.drafting import DraftingDecoder, FewDrafted
-from jowa.planning.graphs import GraphedDecoder
-from jowa.planning.tree_dream import TreeDream
 
 DRAFT_ROWS = 16
 """On a CPU drafting saves time for so few rows: see benchmarks/README.md."""
@@ -47,23 +39,3 @@ def check_execution(config: ExecutionConfig) -> None:
         raise UserError(f"execution.precision must be float32 or bf16, not {config.precision}.")
     if config.memory is not None and not 0 < config.memory < math.inf:
         raise UserError(f"execution.memory must be above 0 GiB and finite, not {config.memory}.")
-
-
-def make_dream(model: WorldActionModel, config: ExecutionConfig) -> TreeDream | BucketedDream:
-    """Imagination in a model that is on its device already."""
-    if config.precision == "bf16":
-        support, model = model.support, copy.deepcopy(model).bfloat16()
-        model.support = support
-    on_gpu = model.device.type == "cuda"
-    decode: Decoder = BlockDecoder(model, likeliest)
-    if config.compile:
-        decode = BlockDecoder(model, likeliest, CompiledTrunk(model), static=True)
-    graphed = on_gpu and config.graphs
-    if graphed:
-        decode = GraphedDecoder(model, decode)
-    rows = config.draft_rows if config.draft_rows is not None else 0 if on_gpu else DRAFT_ROWS
-    if rows:
-        decode = FewDrafted(DraftingDecoder(model), decode, rows)
-    memory = None if config.memory is None else int(config.memory * 2**30)
-    dream = TreeDream(model, decode=decode, memory=memory, graphed=graphed, draft_rows=rows)
-    return BucketedDream(dream) if graphed or config.compile else dream

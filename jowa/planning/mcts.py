@@ -17,10 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jowa.planning.config import CHOICES
 from jowa.planning.dream import Context, Dream, Needs, Nodes
 from jowa.planning.planner import Plan, check_legal, legal_q
-
-CHOICES = ("return", "value", "visits")
 
 # The weight of exploration and how it grows with visits: AlphaZero's and MuZero's constants.
 _EXPLORATION = 1.25

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from jowa.games import legal_actions, legal_mask, task_id
 from jowa.models.agent_files import Agent
-from jowa.planning.config import PlannerConfig, make_planner
-from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.config import PlannerConfig
+from jowa.planning.execution import ExecutionConfig
+from jowa.planning.making import make_dream, make_planner
 from jowa.planning.planner import Plan
 from jowa.planning.strips import decode_frames
 from jowa.playing.history import Frame, History

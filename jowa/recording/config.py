@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jowa.data.store import check_stored_game, register_from_store
 from jowa.envs.environment_spec import EnvironmentConfig
@@ -14,14 +14,15 @@ from jowa.envs.gymnasium_environments import register_environment
 from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
 from jowa.games import GAMES, HELD_OUT_GAMES, PRETRAINING_GAMES, custom_game, is_game
-from jowa.models.hub import PREFIX
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
 from jowa.recording.behaviours import POLICIES, check_behaviour, check_schedule
 from jowa.recording.function_player import load_function, names_function
 from jowa.recording.sb3_config import Sb3Config, check_sb3
-from jowa.training.distribution import choose_device
-from jowa.training.starting_point import StartingPoint, open_agent
+
+# What needs PyTorch is imported for agents, and where a device is named: emulators and behaviours do without it.
+if TYPE_CHECKING:
+    from jowa.training.starting_point import StartingPoint
 
 GAME_SETS = {"atari15": PRETRAINING_GAMES, "heldout5": HELD_OUT_GAMES, "all": GAMES}
 """Names that stand for several games: the paper's 15, those it finetunes on, all 60."""
@@ -114,7 +115,10 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
         raise UserError(
             f"policy={config.policy} has its own share of random actions: leave epsilon at 0 and schedule at constant."
         )
-    choose_device(config.device, "device")
+    if config.device != "auto":
+        from jowa.training.distribution import choose_device
+
+        choose_device(config.device, "device")
     custom = [game for game in games if custom_game(game) is not None]
     if custom and config.policy in POLICIES and config.policy != "random":
         raise UserError(
@@ -145,10 +149,12 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
 
 def names_agent(policy: str) -> bool:
     """Whether it is a path, existing or meant to be: without a sign of that it is a mistyped name."""
+    if policy in POLICIES:
+        return False
+    from jowa.models.hub import PREFIX
+
     path = Path(policy).expanduser()
-    if policy.startswith(PREFIX):
-        return True
-    return policy not in POLICIES and (len(path.parts) > 1 or path.suffix in (".pt", ".pth") or path.exists())
+    return policy.startswith(PREFIX) or len(path.parts) > 1 or path.suffix in (".pt", ".pth") or path.exists()
 
 
 def policy_name(config: RecordConfig) -> str:
@@ -158,6 +164,8 @@ def policy_name(config: RecordConfig) -> str:
 
 @cache
 def opened_agent(policy: str) -> StartingPoint:
+    from jowa.training.starting_point import open_agent
+
     return open_agent(policy)
 
 
@@ -170,6 +178,7 @@ def planner_for(config: RecordConfig, game: str) -> PlannerConfig | None:
 
 def load_sb3(config: RecordConfig, games: list[str]) -> Any:
     from jowa.recording.sb3_player import load_agent
+    from jowa.training.distribution import choose_device
 
     assert config.sb3.load is not None
     return load_agent(config.sb3.load, config.sb3.algorithm, games, choose_device(config.device, "device"))

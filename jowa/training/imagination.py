@@ -17,7 +17,8 @@ from jowa.errors import UserError
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.buckets import BucketedDream
 from jowa.planning.dream import Context
-from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.execution import ExecutionConfig
+from jowa.planning.making import make_dream
 from jowa.planning.planner import Plan
 from jowa.planning.splitting import InParts
 from jowa.planning.tree_dream import TreeDream

@@ -3,7 +3,6 @@
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -174,5 +173,7 @@ def _grey(frame: NDArray[np.uint8], scale: int) -> Image.Image:
 
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    import matplotlib  # for its fonts; drawing one's own needs no more of it
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)

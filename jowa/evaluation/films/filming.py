@@ -22,9 +22,10 @@ from jowa.evaluation.play.player import Player, RandomPlayer
 from jowa.evaluation.play.rollout import Policy, Turn, with_chance
 from jowa.models.agent_files import Agent
 from jowa.models.tokenizer import Tokenizer
-from jowa.planning.config import PlannerConfig, make_planner
+from jowa.planning.config import PlannerConfig
 from jowa.planning.dream import Context, Dream, Needs
-from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.execution import ExecutionConfig
+from jowa.planning.making import make_dream, make_planner
 from jowa.planning.planner import Plan, Planner
 from jowa.planning.splitting import InParts
 from jowa.planning.strips import decode_frames, reconstruct

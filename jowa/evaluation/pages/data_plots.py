@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from jowa.evaluation.pages.plots import COLOURS
-from jowa.evaluation.pages.plots import STYLE as STYLE
-from jowa.evaluation.pages.plots import svg as svg
+from jowa.evaluation.pages.plots import COLOURS, drawing, svg
 
 
 @dataclass(frozen=True)
@@ -34,8 +30,7 @@ class ReturnsOverTime:
 
 def returns_figure(game: str, returns: ReturnsOverTime) -> str:
     """Mean returns as a line with dots, in the band that eight tenths of the episodes lie in."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": game}):
-        figure = Figure(figsize=(3.6, 2.1))
+    with drawing(game, (3.6, 2.1), {"axes.grid": True, "axes.grid.axis": "y"}) as figure:
         axes = figure.add_axes((0.15, 0.2, 0.81, 0.76))
         axes.fill_between(returns.places, returns.low, returns.high, color=COLOURS["data"], alpha=0.22, linewidth=0)
         axes.plot(returns.places, returns.mean, "o-", color=COLOURS["data"], linewidth=1.4, markersize=2.6)
@@ -50,8 +45,7 @@ def returns_figure(game: str, returns: ReturnsOverTime) -> str:
 
 def lengths_figure(game: str, lengths: NDArray[np.int64]) -> str:
     """How many episodes (E,) have about which length."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": game}):
-        figure = Figure(figsize=(3.6, 2.1))
+    with drawing(game, (3.6, 2.1), {"axes.grid": True, "axes.grid.axis": "y"}) as figure:
         axes = figure.add_axes((0.15, 0.2, 0.81, 0.76))
         axes.hist(lengths, bins=min(30, max(5, len(lengths) // 3)), color=COLOURS["data"], alpha=0.7, rwidth=0.93)
         axes.set_xlabel("agent steps")
@@ -64,9 +58,8 @@ def lengths_figure(game: str, lengths: NDArray[np.int64]) -> str:
 
 def action_bars(game: str, shares: Mapping[str, float]) -> str:
     """How often each action was taken: a bar for each name, with its per cent."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": False, "svg.hashsalt": game, "font.size": 8.0}):
-        height = 0.1 + 0.19 * len(shares)
-        figure = Figure(figsize=(3.6, height))
+    height = 0.1 + 0.19 * len(shares)
+    with drawing(game, (3.6, height), {"axes.grid": False, "font.size": 8.0}) as figure:
         axes = figure.add_axes((0.31, 0.03, 0.55, 0.94))
         rows = range(len(shares))
         axes.barh(rows, list(shares.values()), height=0.7, color=COLOURS["data"], alpha=0.7, linewidth=0)

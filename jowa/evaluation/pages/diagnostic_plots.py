@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 from PIL import Image
 
 from jowa.evaluation.diagnostics.calibration import Bin, Reliability
 from jowa.evaluation.diagnostics.q_calibration import QCalibration
-from jowa.evaluation.pages.plots import COLOURS, STYLE, svg
+from jowa.evaluation.pages.plots import COLOURS, drawing, svg
 from jowa.evaluation.statistics.scores import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
 
 _FLOOR = 3e-4
 """Where a reliability diagram's axes begin; what is below is drawn there."""
@@ -37,8 +38,7 @@ class Line:
 
 def over_horizons(name: str, steps: Sequence[int], lines: Sequence[Line], description: str, whole: bool) -> str:
     """Estimates over agent steps ahead, their intervals as bars; `whole` shows all of 0 … 1."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
-        figure = Figure(figsize=(3.6, 1.9))
+    with drawing(name, (3.6, 1.9), {"axes.grid": True, "axes.grid.axis": "y"}) as figure:
         axes = figure.add_axes((0.14, 0.2, 0.83, 0.74))
         for number, line in enumerate(lines):
             known = [(step, one) for step, one in zip(steps, line.estimates, strict=True) if one is not None]
@@ -62,8 +62,7 @@ def over_horizons(name: str, steps: Sequence[int], lines: Sequence[Line], descri
 
 def reliability_diagram(name: str, reliability: Reliability, description: str) -> str:
     """Announced against observed shares of each bin on logarithmic axes, intervals as bars; the diagonal is honest."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
-        figure = Figure(figsize=(3.6, 2.3))
+    with drawing(name, (3.6, 2.3), {"axes.grid": True, "axes.grid.axis": "y"}) as figure:
         axes = figure.add_axes((0.2, 0.18, 0.77, 0.77))
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -90,6 +89,8 @@ def reliability_diagram(name: str, reliability: Reliability, description: str) -
 
 def _label_bins(axes: Axes, bins: Sequence[Bin]) -> None:
     """How often it happened beside each dot; a label that has no room is left out, the table and bars remain."""
+    from matplotlib.transforms import Bbox
+
     taken: list[Bbox] = []
     points = 72 / axes.figure.dpi
     for one in bins:
@@ -111,8 +112,7 @@ def _label_bins(axes: Axes, bins: Sequence[Bin]) -> None:
 
 def q_diagram(name: str, calibration: QCalibration, description: str) -> str:
     """Realised returns against Q: decisions as points, bins as dots with their middle halves, the diagonal."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
-        figure = Figure(figsize=(3.6, 2.3))
+    with drawing(name, (3.6, 2.3), {"axes.grid": True, "axes.grid.axis": "y"}) as figure:
         axes = figure.add_axes((0.17, 0.18, 0.8, 0.77))
         points = np.array(calibration.points)
         colour = COLOURS["planning"]

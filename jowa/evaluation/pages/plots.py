@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from jowa.evaluation.results.curves import Curve
 from jowa.evaluation.statistics.scores import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Drawn in colours that occur nowhere else and name a CSS variable each.
 COLOURS = {
@@ -72,13 +74,23 @@ class Bar:
     episodes: Sequence[float] = ()
 
 
+@contextmanager
+def drawing(name: str, size: tuple[float, float], style: dict[Any, Any]) -> Iterator[Figure]:
+    """A figure of that size in inches to draw on, in `STYLE` with changes; those of equal names get equal ids."""
+    # Here, since most commands draw nothing and matplotlib takes half a second to import.
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE | style | {"svg.hashsalt": name}):
+        yield Figure(figsize=size)
+
+
 def score_bars(game: str, bars: Sequence[Bar]) -> str:
     """Mean returns of one game as bars, with intervals and a dot for every episode."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "svg.hashsalt": game}):
-        height = 0.36 + 0.36 * len(bars)
-        labels = [shortened(bar.label) for bar in bars]
-        left = left_margin(labels)
-        figure = Figure(figsize=(WIDTH, height))
+    height = 0.36 + 0.36 * len(bars)
+    labels = [shortened(bar.label) for bar in bars]
+    left = left_margin(labels)
+    with drawing(game, (WIDTH, height), {"axes.grid": True}) as figure:
         axes = figure.add_axes((left, 0.28 / height, 0.98 - left, 1 - 0.32 / height))
         for row, bar in enumerate(bars):
             colour = COLOURS[bar.colour]
@@ -101,10 +113,9 @@ def score_bars(game: str, bars: Sequence[Bar]) -> str:
 
 def intervals(name: str, rows: Sequence[Bar], description: str) -> str:
     """Values as dots with their intervals and numbers; a row without a label belongs to the one above it."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "svg.hashsalt": name}):
-        places = np.cumsum([1.0 if bar.label else 0.62 for bar in rows])
-        height = 0.36 + 0.3 * float(places[-1])
-        figure = Figure(figsize=(3.6, height))
+    places = np.cumsum([1.0 if bar.label else 0.62 for bar in rows])
+    height = 0.36 + 0.3 * float(places[-1])
+    with drawing(name, (3.6, height), {"axes.grid": True}) as figure:
         axes = figure.add_axes((0.13, 0.28 / height, 0.85, 1 - 0.32 / height))
         for place, bar in zip(places, rows, strict=True):
             low, high = (bar.interval.low, bar.interval.high) if bar.interval else (bar.value, bar.value)
@@ -131,8 +142,7 @@ def training_curve(name: str, curves: Sequence[Curve], spans: Mapping[str, tuple
 
     Measurements on held-out data are drawn as dots, in ink, over the training curve.
     """
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
-        figure = Figure(figsize=(3.6, 1.6))
+    with drawing(name, (3.6, 1.6), {"axes.grid": True, "axes.grid.axis": "y"}) as figure:
         axes = figure.add_axes((0.14, 0.17, 0.81, 0.78))
         for curve in curves:
             steps = spans[curve.stage][0] + curve.steps

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from jowa.evaluation.pages.plots import COLOURS, STYLE, WIDTH, Bar, left_margin, shortened, svg
+from jowa.evaluation.pages.plots import COLOURS, WIDTH, Bar, drawing, left_margin, shortened, svg
 from jowa.evaluation.results.curves import Curve
 from jowa.evaluation.statistics.profiles import Profile
 
@@ -33,11 +31,10 @@ def run_colour(number: int) -> str:
 
 def estimates(name: str, rows: Sequence[Bar], description: str, middle: float | None = None) -> str:
     """Values as dots with their intervals, the number beside; with a `middle`, a line there and shares from 0 to 1."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "svg.hashsalt": name}):
-        height = 0.42 + 0.27 * len(rows)
-        labels = [shortened(bar.label) for bar in rows]
-        left = left_margin(labels)
-        figure = Figure(figsize=(WIDTH, height))
+    height = 0.42 + 0.27 * len(rows)
+    labels = [shortened(bar.label) for bar in rows]
+    left = left_margin(labels)
+    with drawing(name, (WIDTH, height), {"axes.grid": True}) as figure:
         axes = figure.add_axes((left, 0.3 / height, 0.98 - left, 1 - 0.34 / height))
         if middle is not None:
             axes.axvline(middle, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (3, 3)))
@@ -61,8 +58,7 @@ def estimates(name: str, rows: Sequence[Bar], description: str, middle: float | 
 
 def profiles(name: str, lines: Sequence[Line], description: str) -> str:
     """Shares of episodes above every threshold, each with the band of its interval."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "both", "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, 2.3))
+    with drawing(name, (WIDTH, 2.3), {"axes.grid": True, "axes.grid.axis": "both"}) as figure:
         axes = figure.add_axes((0.12, 0.19, 0.83, 0.77))
         for number, line in enumerate(lines):
             one, colour = line.profile, COLOURS[line.colour]
@@ -81,8 +77,7 @@ def profiles(name: str, lines: Sequence[Line], description: str) -> str:
 
 def overlaid(name: str, curves: Sequence[tuple[int, str, Sequence[tuple[Curve, float]]]]) -> str:
     """One metric of several runs over training steps: a run's number, colour, and curves with the steps before them."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, 1.7))
+    with drawing(name, (WIDTH, 1.7), {"axes.grid": True, "axes.grid.axis": "y"}) as figure:
         axes = figure.add_axes((0.14, 0.16, 0.81, 0.79))
         for number, colour, parts in curves:
             for curve, before in parts:

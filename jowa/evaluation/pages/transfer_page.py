@@ -6,12 +6,10 @@ import json
 from html import escape
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from jowa.evaluation.pages import page
-from jowa.evaluation.pages.plots import COLOURS, STYLE, svg
+from jowa.evaluation.pages.plots import COLOURS, drawing, svg
 from jowa.evaluation.results.results import plain
 from jowa.evaluation.results.transfer_results import BASELINE, Metric, Transfer
 from jowa.evaluation.statistics.transfer_statistics import (
@@ -173,8 +171,7 @@ def _curves(transfer: Transfer) -> str:
 
 def curve(metric: Metric, comparison: MetricComparison) -> str:
     """One metric of all arms over training steps."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": True, "axes.grid.axis": "y", "svg.hashsalt": metric.name}):
-        figure = Figure(figsize=(3.6, 2.1))
+    with drawing(metric.name, (3.6, 2.1), {"axes.grid": True, "axes.grid.axis": "y"}) as figure:
         axes = figure.add_axes((0.15, 0.13, 0.81, 0.82))
         marker = "o" if len(comparison.steps) < 3 else None
         for arm in comparison.arms:

@@ -11,9 +11,10 @@ from jowa.envs.environments import Environments
 from jowa.evaluation.play.noise import random_legal_actions, uniform
 from jowa.evaluation.play.rollout import Turn
 from jowa.models.agent_files import Agent
-from jowa.planning.config import PlannerConfig, make_planner
+from jowa.planning.config import PlannerConfig
 from jowa.planning.dream import Context, Dream
-from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.execution import ExecutionConfig
+from jowa.planning.making import make_dream, make_planner
 from jowa.planning.planner import Planner
 from jowa.planning.splitting import InParts
 

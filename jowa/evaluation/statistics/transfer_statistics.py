@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 Series = Mapping[float, float]
 """A metric's values by training step."""
@@ -72,7 +72,7 @@ def mean_over_seeds(values: Sequence[float] | NDArray[np.float64], confidence: f
     if len(data) < 2:
         return Mean(mean, None, None, tuple(data.tolist()))
     error = float(data.std(ddof=1)) / np.sqrt(len(data))
-    half = float(student.ppf((1 + confidence) / 2, len(data) - 1)) * error
+    half = float(stdtrit(len(data) - 1, (1 + confidence) / 2)) * error
     return Mean(mean, mean - half, mean + half, tuple(data.tolist()))
 
 
