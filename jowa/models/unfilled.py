@@ -13,7 +13,7 @@ _DRAWS = {"normal_", "uniform_", "kaiming_uniform_"}
 class Unfilled(TorchFunctionMode):
     """Within it no weight is drawn at random: what would have been holds arbitrary numbers.
 
-    Drawing takes longer than reading, 2 seconds for the 150M model.
+    For large models drawing takes longer than reading.
     """
 
     def __torch_function__(
