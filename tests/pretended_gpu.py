@@ -1,29 +1,28 @@
-"""A GPU to be tested with where there is none: CPU tensors that say they are on one, and are as hard to mix with others.
+"""A GPU to test with where there is none: CPU tensors that say they are on one, and are as hard to mix with others.
 
-Values are real, so whole runs go on it. What it refuses, and notes, is what a GPU would: see `OnGpu` and `PretendedGpu`.
+Values are real, so whole runs go on it. It refuses, and notes, what a GPU would: see `OnGpu` and `PretendedGpu`.
 """
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda", 0)
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 """Types that a GPU can hold, copy and fill, and hardly anything else."""
 COPIES = {"copy_", "_to_copy", "clone", "fill_", "zero_", "empty_like", "zeros_like", "new_zeros", "new_empty", "cat"}
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "convolution", "mv", "dot"}
-WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim",
-           "unique_consecutive", "bincount", "histc"}  # fmt: skip
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount", "histc"}
 
 
 class OnGpu(Tensor):
@@ -49,6 +48,27 @@ class OnGpu(Tensor):
     def __torch_dispatch__(cls, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         with torch.inference_mode(False):
             return PretendedGpu.present.compute(function, arguments, options or {})
+
+
+@functools.cache
+def made_of_others(function: Any) -> bool:
+    """Whether an operation is a mere name for several; in inference mode it comes undone by its name."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), COMPOSITE.name))
+
+
+def unwrapped(value: Any, found: list[Tensor]) -> Any:
+    """An operation's argument as the CPU can compute with it; its tensors are noted in `found`."""
+    if isinstance(value, Tensor):
+        found.append(value)
+        return value.inner if type(value) is OnGpu else value
+    return [unwrapped(part, found) for part in value] if isinstance(value, list | tuple) else value
+
+
+def wrapped(value: Any, known: dict[int, OnGpu]) -> Any:
+    """An operation's result, on the GPU; what is one of its arguments stays that tensor."""
+    if isinstance(value, Tensor):
+        return known[id(value)] if id(value) in known else OnGpu(value)
+    return type(value)(wrapped(part, known) for part in value) if isinstance(value, list | tuple) else value
 
 
 class Launch(NamedTuple):
@@ -107,17 +127,21 @@ class PretendedGpu(TorchFunctionMode):
     def compute(self, function: Any, arguments: Any, options: Any) -> Any:
         """One operation some of whose tensors are on the GPU."""
         name = function.overloadpacket.__name__
-        tensors = [part for part in tree_leaves((arguments, options)) if isinstance(part, Tensor)]
-        inner_arguments, inner_options = tree_map_only(OnGpu, lambda part: part.inner, (arguments, options))
+        if made_of_others(function):
+            with torch.no_grad():
+                return function._op_dk(COMPOSITE, *arguments, **options)
         if name == "copy_" and (type(arguments[0]) is OnGpu) != (type(arguments[1]) is OnGpu):
             return self._copy(arguments[0], arguments[1], len(arguments) > 2 and arguments[2])
+        tensors: list[Tensor] = []
+        opened = [unwrapped(part, tensors) for part in arguments]
+        named = {key: unwrapped(part, tensors) for key, part in options.items()}
         self._check(name, arguments, tensors)
-        if tensors[0].dtype in UNSIGNED and name not in COPIES and not function.is_view:
+        lacking = tensors[0].dtype in UNSIGNED and name not in COPIES and not function.is_view
+        if lacking or (name in PRODUCTS and not tensors[0].is_floating_point()):
             raise NotImplementedError(f'"{name}_cuda" not implemented for {tensors[0].dtype}')
-        wrappers = {id(part.inner): part for part in tensors if isinstance(part, OnGpu)}
-        results = function(*inner_arguments, **inner_options)
-        self._note(function, inner_arguments, inner_options, results)
-        return tree_map_only(Tensor, lambda part: wrappers[id(part)] if id(part) in wrappers else OnGpu(part), results)
+        results = function(*opened, **named)
+        self._note(function, opened, named, results)
+        return wrapped(results, {id(part.inner): part for part in tensors if type(part) is OnGpu})
 
     def _check(self, name: str, arguments: Any, tensors: list[Tensor]) -> None:
         strangers = [part for part in tensors if not isinstance(part, OnGpu) and part.dim() > 0]
@@ -132,8 +156,6 @@ class PretendedGpu(TorchFunctionMode):
             raise RuntimeError(f"{name}: expected all tensors on one device, but found cuda:0 and cpu")
         if name in WAITING:
             self.wait(name)
-        if name in PRODUCTS and not (tensors[0].is_floating_point()):
-            raise NotImplementedError(f'"{name}_cuda" not implemented for {tensors[0].dtype}')
 
     def _copy(self, to: Tensor, source: Tensor, non_blocking: bool) -> Tensor:
         if not non_blocking or self.tape is not None:
@@ -156,8 +178,7 @@ class PretendedGpu(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         options = dict(options or {})
         name = getattr(function, "__name__", "")
-        special = getattr(self, f"_{name.strip('_')}_of", None)
-        if special is not None:
+        if (special := getattr(self, f"_{name.strip('_')}_of", None)) is not None:
             return special(function, *arguments, **options)
         if options.pop("pin_memory", False):
             return function(*arguments, **options)
@@ -178,11 +199,9 @@ class PretendedGpu(TorchFunctionMode):
         if arguments and isinstance(arguments[0], Tensor):
             arguments = (arguments[0].device, arguments[0].dtype, *arguments[1:])
         device, dtype, non_blocking, layout = torch._C._nn._parse_to(*arguments, **options)
-        more = {} if layout is None else {"memory_format": layout}
+        more = {"memory_format": layout or torch.preserve_format}
         if device is None or device.type == tensor.device.type:
-            return tensor if dtype is None and not copy and not more else function(
-                tensor, dtype=dtype or tensor.dtype, copy=copy, **more
-            )
+            return function(tensor, dtype=dtype or tensor.dtype, copy=copy, **more)
         if device.type == "cuda":
             if not non_blocking:
                 self.wait("a copy between host and GPU")
@@ -194,12 +213,7 @@ class PretendedGpu(TorchFunctionMode):
     def _cpu_of(self, function: Any, tensor: Tensor) -> Tensor:
         return self._to_of(Tensor.to, tensor, "cpu")
 
-    def _cuda_of(self, function: Any, tensor: Tensor) -> Tensor:
-        return self._to_of(Tensor.to, tensor, "cuda")
-
     def _pin_memory_of(self, function: Any, tensor: Tensor) -> Tensor:
-        if isinstance(tensor, OnGpu):
-            raise RuntimeError("cannot pin memory of the GPU")
         return tensor.clone()
 
     def _tolist_of(self, function: Any, tensor: Tensor) -> Any:
@@ -213,8 +227,9 @@ class PretendedGpu(TorchFunctionMode):
             raise TypeError("can't convert cuda:0 device type tensor to numpy: use Tensor.cpu() first")
         return function(tensor, *arguments, **options)
 
-    def _array_of(self, function: Any, tensor: Tensor, *arguments: Any, **options: Any) -> Any:
-        return self._numpy_of(Tensor.numpy, tensor) if isinstance(tensor, OnGpu) else function(tensor, *arguments)
+    def _one_hot_of(self, function: Any, tensor: Tensor, classes: int) -> Tensor:
+        # On a CPU it is made otherwise, of a tensor that no Python code sees being made.
+        return OnGpu(function(tensor.inner, classes)) if isinstance(tensor, OnGpu) else function(tensor, classes)
 
     def _data_ptr_of(self, function: Any, tensor: Tensor) -> int:
         return int(function(tensor.inner if isinstance(tensor, OnGpu) else tensor))
@@ -229,114 +244,8 @@ class PretendedGpu(TorchFunctionMode):
         """An attribute; a parameter's data, where the GPU has a part in it, is changed with all that is its."""
         if function != Tensor.data.__set__ or not (isinstance(tensor, OnGpu) or isinstance(value, OnGpu)):
             return function(tensor, value)
-        new = value.detach()
-        if isinstance(tensor, torch.nn.Parameter):
-            new = torch.nn.Parameter(new, tensor.requires_grad)
+        named, new = isinstance(tensor, torch.nn.Parameter), value.detach()
+        new = torch.nn.Parameter(new, tensor.requires_grad) if named else new
         grad, tensor.grad = tensor.grad, None
         torch.utils.swap_tensors(tensor, new)
         tensor.grad = None if grad is None else self._to_of(Tensor.to, grad, tensor.device, tensor.dtype)
-
-
-class Event:
-    """Marks a moment on the GPU; when the host has waited for it, what was copied before is there."""
-
-    def __init__(self, enable_timing: bool = False) -> None:
-        self._gpu = PretendedGpu.present
-
-    def record(self, stream: Any = None) -> None: ...
-
-    def synchronize(self) -> None:
-        self._gpu.wait("an event")
-
-    def elapsed_time(self, other: Event) -> float:
-        return 1.0
-
-
-class Stream:
-    def wait_stream(self, other: Stream) -> None: ...
-
-
-class CUDAGraph:
-    tape: list[Launch]
-
-    def replay(self) -> None:
-        for launch in self.tape:
-            launch.replay()
-
-
-@contextmanager
-def graph(recorded: CUDAGraph, pool: Any = None, capture_error_mode: str = "global") -> Iterator[None]:
-    """Recording computes nothing on a GPU, so what it leaves is rubbish."""
-    gpu = PretendedGpu.present
-    recorded.tape = gpu.tape = []
-    try:
-        yield
-    finally:
-        gpu.tape = None
-    for launch in recorded.tape:
-        for result in launch.results:
-            given = [part for part in tree_leaves((launch.arguments, launch.options)) if isinstance(part, Tensor)]
-            if not any(part.untyped_storage().data_ptr() == result.untyped_storage().data_ptr() for part in given):
-                result.fill_(torch.nan if result.is_floating_point() else 1)
-
-
-class Autocast(torch.autocast):
-    """What a GPU's would be, on the CPU that computes; a CPU's own has no effect on a GPU."""
-
-    def __init__(self, device_type: str, dtype: torch.dtype | None = None, enabled: bool = True) -> None:
-        assert device_type == "cuda", "autocast is asked for of another device than the tensors'"
-        super().__init__("cpu", dtype, enabled)
-
-
-class Generator(torch.Generator):
-    def __new__(cls, device: torch.device | str = "cpu") -> Any:
-        made = super().__new__(cls, "cpu")
-        made.where = torch.device(device)
-        return made
-
-    device = property(lambda self: self.where)
-
-
-def fakes(count: int) -> dict[str, Any]:
-    """What `torch.cuda` says of so many GPUs."""
-    return {
-        "is_available": lambda: True, "device_count": lambda: count, "current_device": lambda: 0,
-        "set_device": lambda device: None, "manual_seed_all": lambda seed: None, "is_bf16_supported": lambda: True,
-        "mem_get_info": lambda device=None: (2**33, 2**34), "memory_reserved": lambda device=None: 2**30,
-        "memory_allocated": lambda device=None: 2**29, "max_memory_allocated": lambda device=None: 2**30,
-        "get_device_name": lambda device=None: "NVIDIA H200", "graph_pool_handle": lambda: (0, 1),
-        "synchronize": lambda device=None: PretendedGpu.present.wait("synchronize"),
-        "Event": Event, "Stream": Stream, "current_stream": lambda device=None: Stream(), "CUDAGraph": CUDAGraph,
-        "stream": lambda stream: nullcontext(), "graph": graph, "is_current_stream_capturing": lambda: False,
-    }  # fmt: skip
-
-
-def grouped(tensors: list[list[Tensor]], *arguments: Any) -> dict[Any, Any]:
-    """Lists of tensors by device and type, where PyTorch asks its own code, which knows nothing of the pretence."""
-    return {(GPU, kind): found for (_, kind), found in by_device(tensors, *arguments).items()}
-
-
-by_device = torch._C._group_tensors_by_device_and_dtype
-
-
-@contextmanager
-def pretended_gpu(count: int = 1) -> Iterator[PretendedGpu]:
-    """In this block, and in the threads begun in it, there is a GPU; nothing is compiled."""
-    gpu = PretendedGpu.present = PretendedGpu()
-    run = threading.Thread.run
-
-    def run_there(thread: threading.Thread) -> None:
-        with gpu:
-            run(thread)
-
-    with ExitStack() as held:
-        for name, fake in fakes(count).items():
-            held.enter_context(patch.object(torch.cuda, name, fake))
-        for owner, name, fake in (
-            (torch, "autocast", Autocast), (torch, "Generator", Generator), (threading.Thread, "run", run_there),
-            (torch._C, "_group_tensors_by_device_and_dtype", grouped),
-            (torch, "compile", lambda module, **_: module), (torch.nn.Module, "compile", lambda module, **_: None),
-        ):  # fmt: skip
-            held.enter_context(patch.object(owner, name, fake))
-        held.enter_context(gpu)
-        yield gpu
