@@ -18,8 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda", 0)
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
-UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
-"""Types that a GPU can hold, copy and fill, and hardly anything else."""
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # which a GPU can hold, copy and fill, and hardly more
 COPIES = {"copy_", "_to_copy", "clone", "fill_", "zero_", "empty_like", "zeros_like", "new_zeros", "new_empty", "cat"}
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "convolution", "mv", "dot"}
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount", "histc"}
@@ -128,8 +127,7 @@ class PretendedGpu(TorchFunctionMode):
         """One operation some of whose tensors are on the GPU."""
         name = function.overloadpacket.__name__
         if made_of_others(function):
-            with torch.no_grad():
-                return function._op_dk(COMPOSITE, *arguments, **options)
+            return torch.no_grad()(function._op_dk)(COMPOSITE, *arguments, **options)
         if name == "copy_" and (type(arguments[0]) is OnGpu) != (type(arguments[1]) is OnGpu):
             return self._copy(arguments[0], arguments[1], len(arguments) > 2 and arguments[2])
         tensors: list[Tensor] = []
@@ -182,7 +180,7 @@ class PretendedGpu(TorchFunctionMode):
             return special(function, *arguments, **options)
         if options.pop("pin_memory", False):
             return function(*arguments, **options)
-        if "device" in options and options["device"] is not None:
+        if options.get("device") is not None:
             device = torch.device(options["device"])
             with torch.inference_mode(False) if device.type == "cuda" else nullcontext():
                 made = function(*arguments, **options | {"device": "cpu"})
