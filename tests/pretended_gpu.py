@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from host_syncs import WAITING
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -21,7 +22,6 @@ COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # which a GPU can hold, copy and fill, and hardly more
 COPIES = {"copy_", "_to_copy", "clone", "fill_", "zero_", "empty_like", "zeros_like", "new_zeros", "new_empty", "cat"}
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "convolution", "mv", "dot"}
-WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount", "histc"}
 
 
 class OnGpu(Tensor):
