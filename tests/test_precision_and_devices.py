@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_learner import padded_batch, small_learner
 
+from jowa.errors import UserError
 from jowa.training.config import StageConfig
 from jowa.training.distribution import choose_device
 
@@ -37,3 +38,12 @@ def test_fewer_gpus_than_processes_means_cpu(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setenv("LOCAL_RANK", str(processes - 1))
     assert choose_device("auto", "training.device").type == device
+
+
+def test_one_gpu_named_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their collective operations would fail on it, in words that name no key."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"training\.device=cuda:1 is one GPU"):
+        choose_device("cuda:1", "training.device")

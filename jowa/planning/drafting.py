@@ -78,6 +78,7 @@ class DraftingDecoder:
 class FewDrafted:
     """Drafts where at most `rows` nodes are imagined at once, all environments together, and else decodes plainly.
 
+    Blocks of a long search that is recorded have padded biases, which drafts can't have: they are decoded plainly too.
     A model whose frames are hard to guess is found out: after a block that took more than a third of the calls plain
     decoding takes, the next `PAUSE` are decoded plainly before it is tried again.
     """
@@ -87,7 +88,7 @@ class FewDrafted:
         self._pause = 0
 
     def __call__(self, cache: KeyValueCache, block: Block) -> Imagined:
-        if block.actions.numel() > self._rows:
+        if block.actions.numel() > self._rows or block.growth.padded:
             return self._plain(cache, block)
         if self._pause:
             self._pause -= 1

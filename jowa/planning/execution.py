@@ -18,6 +18,7 @@ DRAFT_ROWS = 16
 class ExecutionConfig:
     """draft_rows: guess a new frame from the present one and verify the guess, instead of decoding code by code, where
     so few frames (environments times futures) are imagined at once; 0 for never; null for 16 on a CPU and 0 on a GPU.
+    With graphs, searches of 32 imagined frames and more are not drafted.
 
     graphs: on a GPU, replay one CUDA graph an imagined frame. compile: compile the trunk with torch.compile.
     precision: float32, or bf16, in which a copy of the model imagines; expected Q is computed in single precision.

@@ -110,6 +110,8 @@ def choose_device(name: str, key: str) -> torch.device:
             raise UserError(f"{key}={name} was asked for, but there is no GPU here: choose auto or cpu.")
         if device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        elif int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+            raise UserError(f"{key}={name} is one GPU, and each process needs its own: choose auto or cuda.")
         if device.index >= torch.cuda.device_count():
             raise UserError(f"{key}={name} needs GPU {device.index}, but there are only {torch.cuda.device_count()}.")
         torch.cuda.set_device(device)

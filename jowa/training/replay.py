@@ -45,7 +45,7 @@ class Replay:
     def rows(self, index: Tensor) -> Batch:
         """The sequences at places `index` (n,) int64, on the replay's device, as the learner wants them."""
         index = index.to(self._ring["tasks"].device, non_blocking=True)
-        found = {name: ring[index] for name, ring in self._ring.items()}
+        found = {name: _chosen(ring, index) for name, ring in self._ring.items()}
         found |= {name: found[name].long() for name in ("codes", "actions", "tasks")}
         return Batch(frames=None, **found, imagined=torch.ones_like(found["tasks"], dtype=torch.bool))
 
@@ -62,6 +62,12 @@ class Replay:
         for name, ring in self._ring.items():
             ring[:kept] = state[name]
         self.added = added
+
+
+def _chosen(ring: Tensor, index: Tensor) -> Tensor:
+    """A ring's rows `index` (n,)."""
+    # A GPU has no kernel that looks up unsigned numbers of 16 bits; signed ones are moved alike.
+    return ring.view(torch.int16)[index].view(torch.uint16) if ring.dtype == torch.uint16 else ring[index]
 
 
 def places_to_draw(seed: int, name: str, step: int, kept: int, count: int) -> Tensor:
