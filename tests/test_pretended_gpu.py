@@ -20,9 +20,10 @@ from jowa.data.store import EpisodeStore
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.decoder import BlockDecoder
 from jowa.planning.drafting import DraftingDecoder, FewDrafted
-from jowa.planning.execution import ExecutionConfig, make_dream
+from jowa.planning.execution import ExecutionConfig
 from jowa.planning.graphs import GraphedDecoder
 from jowa.planning.greedy import Greedy
+from jowa.planning.making import make_dream
 from jowa.planning.mcts import MonteCarloTreeSearch
 from jowa.planning.memory import free_bytes
 from jowa.planning.planner import Plan, Planner
@@ -43,6 +44,8 @@ from jowa.training.meter import Meter
 from jowa.training.metrics import MetricsLog
 from jowa.training.parts import parts_of_steps
 from jowa.training.run import Run
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU")
 from jowa.training.saver import CheckpointSaver
 from jowa.training.speed import workload
 from jowa.training.validation import validation_hook
