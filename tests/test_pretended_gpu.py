@@ -44,11 +44,11 @@ from jowa.training.meter import Meter
 from jowa.training.metrics import MetricsLog
 from jowa.training.parts import parts_of_steps
 from jowa.training.run import Run
-
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU")
 from jowa.training.saver import CheckpointSaver
 from jowa.training.speed import workload
 from jowa.training.validation import validation_hook
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU")
 
 CODES, COUNT = 4, 3
 CPU = torch.device("cpu")
@@ -221,7 +221,7 @@ def test_a_wait_in_what_a_graph_records_is_noticed(monkeypatch: pytest.MonkeyPat
     def reading(logits: Tensor) -> Tensor:
         return (logits * float(logits.max())).argmax(-1)
 
-    monkeypatch.setattr("jowa.planning.execution._likeliest", reading)
+    monkeypatch.setattr("jowa.planning.making.likeliest", reading)
     with pretended_gpu() as gpu, pytest.raises(RuntimeError, match="capturing"):
         plan_on_gpu(gpu, BeamSearch(2, 2), ExecutionConfig(), waits=True)
 
