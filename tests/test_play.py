@@ -51,9 +51,10 @@ def test_it_serves_until_ctrl_c_and_leaves_nothing(agent: Path) -> None:
 
 def test_ctrl_c_during_a_slow_decision_ends_it_as_well(agent: Path) -> None:
     process = start([sys.executable, "-c", SLOW, f"ckpt={agent}", "port=0", "device=cpu", "threads=1"], cwd=agent)
-    assert process.stdout is not None
+    assert process.stdout is not None and process.stderr is not None
     try:
-        assert "thinking\n" in (process.stdout.readline(), process.stdout.readline())
+        assert process.stdout.readline().startswith("Open http")
+        assert process.stderr.readline() == "thinking\n"
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     finally:
@@ -63,13 +64,14 @@ def test_ctrl_c_during_a_slow_decision_ends_it_as_well(agent: Path) -> None:
 
 # Most of its time is spent inside torch, where an interpreter that ends aborts a thread.
 SLOW = """
+import sys
 import torch
 import jowa.play
 from jowa.cli import run
 from jowa.playing.thought import Thinker
 
 def think(*_):
-    print("thinking", flush=True)
+    print("thinking", file=sys.stderr, flush=True)
     many = torch.ones(1500, 1500)
     while True:
         many @ many

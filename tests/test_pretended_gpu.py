@@ -84,7 +84,17 @@ def plan_on_gpu(gpu: PretendedGpu, planner: Planner, settings: ExecutionConfig, 
         (MonteCarloTreeSearch(4, 3), ExecutionConfig(), False),
         (MonteCarloTreeSearch(4, 3), ExecutionConfig(draft_rows=16, graphs=False), True),
     ],
-    ids=str,
+    ids=[
+        "greedy",
+        "beam",
+        "beam without graphs",
+        "beam compiled",
+        "beam compiled without graphs",
+        "beam in parts",
+        "beam drafted",
+        "mcts",
+        "mcts drafted without graphs",
+    ],
 )
 def test_every_plan_is_the_same_on_a_gpu(planner: Planner, settings: ExecutionConfig, waits: bool) -> None:
     with pretended_gpu() as gpu:
