@@ -1,6 +1,6 @@
 """What finetuning the heads alone, or low-rank additions, saves against finetuning everything.
 
-    python benchmarks/adapt.py --models nano 40M --rounds 5
+python benchmarks/adapt.py --models nano 40M --rounds 5
 """
 
 from __future__ import annotations

@@ -127,7 +127,8 @@ def bare_works(learner: Learner, parts: list[Part], bf16: bool, device: torch.de
     if learner.stage.trains_tokenizer:
         found["convolutions"] = convolution_work(convolutions(learner, part, dtype), device)
     works: dict[str, Work] = {
-        name: lambda work=work: [work() for _ in parts] for name, work in found.items()  # type: ignore[misc]
+        name: lambda work=work: [work() for _ in parts]
+        for name, work in found.items()  # type: ignore[misc]
     }
     square = torch.randn(SQUARE, SQUARE, dtype=dtype, device=device)
     works["square product"] = lambda: square @ square

@@ -173,8 +173,6 @@ def _convolution(convolution: Convolution, device: torch.device) -> Work:
     def work() -> None:
         out = F.conv2d(x, weight, stride=stride, padding=padding)
         if any(wanted):
-            torch.ops.aten.convolution_backward(
-                out, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, wanted
-            )
+            torch.ops.aten.convolution_backward(out, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, wanted)
 
     return work

@@ -201,9 +201,7 @@ def what_is_wanted(config: EvaluateConfig, agent: Agent, games: tuple[str, ...],
     return Wanted(planners, seeds, Rules(config.protocol, config.environments, config.execution))
 
 
-def conditions(
-    config: EvaluateConfig, start: StartingPoint, games: tuple[str, ...], weights: str
-) -> dict[str, Any]:
+def conditions(config: EvaluateConfig, start: StartingPoint, games: tuple[str, ...], weights: str) -> dict[str, Any]:
     """The part of the results that was known before anything was played."""
     identities = {game: identity(game, config.protocol) for game in games}
     return {
@@ -235,9 +233,7 @@ def write(folder: Path, results: Results, shown: Exhibits | None) -> None:
     write_results(folder / "results.json", results)
 
 
-def film(
-    config: EvaluateConfig, agent: Agent, planners: Mapping[str, Planners], distribution: Distribution
-) -> Footage:
+def film(config: EvaluateConfig, agent: Agent, planners: Mapping[str, Planners], distribution: Distribution) -> Footage:
     """Films of the agent's best way of playing."""
     mode = max(config.modes, key=(RANDOM, NO_PLANNING, PLANNING).index)
     games = tuple(config.games or agent.description["games"])

@@ -50,9 +50,7 @@ def full_disk(path: Path, then: str = "start again; finished parts are safe") ->
         said = ("No space left on device", "Disk quota exceeded", "RESOURCE_EXHAUSTED")
         full = error.errno in _FULL if isinstance(error, OSError) else any(words in str(error) for words in said)
         if full and not isinstance(error, UserError):
-            raise UserError(
-                f"The disk is full while writing {path}: make room and {then}."
-            ) from error
+            raise UserError(f"The disk is full while writing {path}: make room and {then}.") from error
         raise
 
 

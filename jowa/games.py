@@ -137,9 +137,7 @@ def register(game: CustomGame) -> int:
             "environment.name to another name, or the environment's settings to those it was recorded with."
         )
     if not (game.legal and min(game.legal) >= 0 and max(game.legal) < game.actions <= LARGEST_ACTION_SET):
-        raise UserError(
-            f"{game.name} has {game.actions} actions: there must be 1 to {LARGEST_ACTION_SET}."
-        )
+        raise UserError(f"{game.name} has {game.actions} actions: there must be 1 to {LARGEST_ACTION_SET}.")
     _registered[game.name] = game
     return task_id(game.name)
 

@@ -1,7 +1,7 @@
 """Pretrain JOWA on recorded games: stage 1 trains tokenizer and world model, stage 2 the whole model on cached codes.
 
-    python -m jowa.pretrain +exp=demo
-    torchrun --nproc-per-node=8 -m jowa.pretrain +exp=atari15 data.path=/data/atari out=runs/atari15
+python -m jowa.pretrain +exp=demo
+torchrun --nproc-per-node=8 -m jowa.pretrain +exp=atari15 data.path=/data/atari out=runs/atari15
 """
 
 from __future__ import annotations

@@ -44,9 +44,7 @@ class Fork:
         return subprocess.CompletedProcess(self.words, code, *(path.read_text() for path in outputs(self.out)))
 
 
-def fork(
-    out: Path, module: str, *arguments: str, cwd: Path = ROOT, before: str = "", processes: int = 1
-) -> list[Fork]:
+def fork(out: Path, module: str, *arguments: str, cwd: Path = ROOT, before: str = "", processes: int = 1) -> list[Fork]:
     """`python -m module arguments` in that many processes of one company; they write to files beginning with `out`.
 
     before: Python that each runs first.

@@ -30,6 +30,4 @@ def execute(words: list[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[s
 
 def start(words: list[str], cwd: Path = ROOT) -> subprocess.Popen[str]:
     """The same without waiting for the end."""
-    return subprocess.Popen(
-        words, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(words, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

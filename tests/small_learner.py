@@ -12,7 +12,11 @@ from jowa.training.learner import Learner
 from jowa.training.parts import Part, frames_to_take, split
 
 TOKENIZER = TokenizerConfig(
-    widths=(2, 2, 4), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), embedding_width=8, vocabulary=32,
+    widths=(2, 2, 4),
+    encoder_blocks=(0, 1, 1),
+    decoder_blocks=(0, 1, 1),
+    embedding_width=8,
+    vocabulary=32,
     squared_weight=2.0,
 )
 MODEL = ModelConfig("small", 2, 2, 16, 2, 8, dropout=0.0, attention_dropout=0.0, q_dropout=0.0)

@@ -30,6 +30,7 @@ from jowa.training.parts import Part
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "configs" / "ablation").glob("*.yaml"))}
 
+
 def flat(values: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(values, dict):
         return {prefix.removesuffix("."): values}

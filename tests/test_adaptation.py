@@ -274,9 +274,7 @@ def test_a_missing_or_damaged_file_of_additions_is_one_sentence(
 
 
 @pytest.mark.parametrize("change", ["finetune.method=full", "finetune.rank=4", "finetune.alpha=1"])
-def test_other_settings_do_not_go_on_with_a_run(
-    change: str, smoke_run: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_other_settings_do_not_go_on_with_a_run(change: str, smoke_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     changes = ["finetune.method=lora", "finetune.rank=3"]
     run = finetune_run(tiny_data, tmp_path / "run", smoke_run, *changes, "stage.steps=2")
     with pytest.raises(UserError, match=f"has {change.split('=')[0]}="):

@@ -167,10 +167,13 @@ def test_a_batch_larger_than_an_epoch_is_refused(uneven, tmp_path: Path):
         order.batch(0, len(order) + 1)
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"balance": "fair"}, r"data\.balance must be one of proportional, balanced"),
-    ({"pad": "both"}, r"data\.pad must be one of right, left"),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"balance": "fair"}, r"data\.balance must be one of proportional, balanced"),
+        ({"pad": "both"}, r"data\.pad must be one of right, left"),
+    ],
+)
 def test_settings_that_cannot_be_trained_on(settings, words):
     with pytest.raises(UserError, match=words):
         check_data(DataConfig(**settings))

@@ -41,9 +41,7 @@ DATA = {"record", "fetch", "import", "data_export", "select", "inspect", "verify
 
 
 @pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run an entry point as its command line would: (exit code, stdout, stderr)."""
 
     def call(name: str, *arguments: str) -> tuple[int, str, str]:

@@ -25,8 +25,12 @@ def record(folder, game, lengths, seed=0):
     random = np.random.default_rng(seed)
     with EpisodeWriter(folder, game, provenance={}, append=True) as writer:
         for length in lengths:
-            writer.append(random.integers(1, 256, (length, 84, 84), np.uint8), np.zeros(length, np.uint8),
-                          np.zeros(length, np.float32), terminated=True)
+            writer.append(
+                random.integers(1, 256, (length, 84, 84), np.uint8),
+                np.zeros(length, np.uint8),
+                np.zeros(length, np.float32),
+                terminated=True,
+            )
 
 
 @pytest.fixture
@@ -134,14 +138,17 @@ def test_a_failing_build_leaves_nothing(store):
     assert not leftovers(store) and not list((store.folder / "codes").rglob("*.npy"))
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda frames: encode(frames)[:-1],
-    lambda frames: encode(frames).float(),
-    lambda frames: encode(frames) - 100_000,
-    lambda frames: encode(frames) + 100_000,
-    lambda frames: encode(frames).flatten(),
-    lambda frames: encode(frames)[:, : 3 if len(frames) < 7 else 4],
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda frames: encode(frames)[:-1],
+        lambda frames: encode(frames).float(),
+        lambda frames: encode(frames) - 100_000,
+        lambda frames: encode(frames) + 100_000,
+        lambda frames: encode(frames).flatten(),
+        lambda frames: encode(frames)[:, : 3 if len(frames) < 7 else 4],
+    ],
+)
 def test_wrong_codes_are_refused(store, wrong):
     with pytest.raises(ValueError):
         build_codes(store, "Pong", "abc123", wrong, chunk=7, block=14)

@@ -216,9 +216,7 @@ def test_a_recording_is_resumed_and_added_to_but_not_with_other_settings(
         (["protocol.max_no_op_frames=3"], r"protocol\.max_no_op_frames needs an action that does nothing"),
     ],
 )
-def test_mistakes_are_refused_before_anything_is_written(
-    changes: list[str], sentence: str, tmp_path: Path
-) -> None:
+def test_mistakes_are_refused_before_anything_is_written(changes: list[str], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         recorded(tmp_path / "out", *changes)
     assert not (tmp_path / "out").exists()

@@ -355,8 +355,10 @@ def test_processes_fetch_into_one_store_at_once(
     assert committed_parts(tmp_path / "out", "Assault") == ("rlu-1-00000", "rlu-2-00000")
     assert not (tmp_path / "out" / WORK_FOLDER).exists()
     if keep:
-        assert sorted(path.name for path in (tmp_path / "raw" / "Assault").iterdir()) == \
-            [rlu.file_name(1, 0), rlu.file_name(2, 0)]
+        assert sorted(path.name for path in (tmp_path / "raw" / "Assault").iterdir()) == [
+            rlu.file_name(1, 0),
+            rlu.file_name(2, 0),
+        ]
 
 
 def test_what_an_import_made_meanwhile_is_there(

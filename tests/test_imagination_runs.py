@@ -102,9 +102,7 @@ def test_two_processes_imagine_and_train_as_one(two: list[dict[str, dict[str, di
 
 
 @pytest.mark.parametrize("changes", [[], ON_CODES], ids=["on frames", "on codes"])
-def test_interrupted_equals_uninterrupted(
-    smoke_run: Path, tiny_data: Path, tmp_path: Path, changes: list[str]
-) -> None:
+def test_interrupted_equals_uninterrupted(smoke_run: Path, tiny_data: Path, tmp_path: Path, changes: list[str]) -> None:
     """Stopped before imagination begins, when it does, after, and once the replay has overflowed."""
     settings = [*FROM_2, *changes, "imagination.replay=5"]
     whole = finetune_run(tiny_data, tmp_path / "whole", smoke_run, *settings)

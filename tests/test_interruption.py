@@ -76,9 +76,7 @@ def whole(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrain_run(tiny_data, tmp_path_factory.mktemp("whole") / "run", *LONG)
 
 
-def test_stopped_again_and_again_a_run_ends_as_if_it_had_not_been(
-    whole: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_stopped_again_and_again_a_run_ends_as_if_it_had_not_been(whole: Path, tiny_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a run"
     words = command("jowa.pretrain", "+exp=smoke", f"data.path={tiny_data}", f"out={out}", *LONG)
     for number, name, code, stage, after in (

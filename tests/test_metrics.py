@@ -56,9 +56,7 @@ def test_a_broken_logger_never_stops_training(tmp_path: Path, monkeypatch: pytes
     assert capsys.readouterr().err.count("no network") == 1
 
 
-def test_a_logger_is_closed_when_a_run_fails(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_logger_is_closed_when_a_run_fails(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
     monkeypatch.setattr(MetricsLog, "close", lambda self: closed.append(self))
     monkeypatch.delattr(loop, "train_step")
@@ -88,8 +86,10 @@ def test_tensorboard_has_every_value(tmp_path: Path) -> None:
 
 def test_wandb_is_offline_and_a_run_keeps_its_id(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
-    script = "from pathlib import Path; from jowa.training.metrics import MetricsLog; " \
+    script = (
+        "from pathlib import Path; from jowa.training.metrics import MetricsLog; "
         f"log = MetricsLog(Path({str(tmp_path)!r}), 'wandb'); log.write('s', 1, {{'loss/td': 1.0}}); log.close()"
+    )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)

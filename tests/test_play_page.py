@@ -174,8 +174,10 @@ def test_planner_and_game_change_while_it_runs(opened: Opened, session: Session)
     page.fill("#horizon", "1")
     page.fill("#simulations", "1")
     page.click("#apply")
-    opened.until("text('plan_words').includes('(mcts: 1 simulation up to 1 agent step deep') "
-                 "&& document.querySelector('.strip img')")
+    opened.until(
+        "text('plan_words').includes('(mcts: 1 simulation up to 1 agent step deep') "
+        "&& document.querySelector('.strip img')"
+    )
     page.select_option("#game", "Boxing")
     opened.until("text('title') === 'jowa.play: Boxing'")
     assert "never trained on Boxing" in opened.text("warning") and page.is_visible("#warning")

@@ -92,11 +92,8 @@ def test_contexts_equal_plain_histories(count, capacity, episodes, probability):
             player.record(actions)
 
     rollout = play(
-        environments,
-        Watched(),
-        {"Pong": range(episodes)},
-        mode="test",
-        random_action_probability=probability)
+        environments, Watched(), {"Pong": range(episodes)}, mode="test", random_action_probability=probability
+    )
     assert tokenizer.encoded == rollout.decisions, "each screen is encoded once"
     for (rows, expected), context in zip(seen, planner.contexts, strict=True):
         assert context.tasks.tolist() == rows and len(context.codes) == len(rows)

@@ -33,7 +33,11 @@ ODD_TEXTS = ("", "null", "True", "1e5", ".5", "nan", "${x}", "\\${x}", 'a"', "b\
 # Hydra knows no quotes around keys: those that look like another kind can't be written.
 KEYS = st.from_regex(r"k[a-z ,:{}]*[a-z]", fullmatch=True)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
     | st.sampled_from(ODD_TEXTS),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=5,

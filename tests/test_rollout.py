@@ -103,8 +103,7 @@ def test_the_batch_stays_full_until_no_episode_waits(at_once, pongs, boxings):
     seeds = {"Pong": list(range(pongs)), "Boxing": list(range(7, 7 + boxings))}
     games = [game for game, wanted in seeds.items() for _ in range(min(at_once, len(wanted)))] or ["Pong"]
     policy, kept = Constant(1), []
-    rollout = play(
-        FakeEnvironments(games), policy, seeds, mode="test", at_once=at_once, keep=kept.append)
+    rollout = play(FakeEnvironments(games), policy, seeds, mode="test", at_once=at_once, keep=kept.append)
     everything = play(FakeEnvironments(["Pong", "Boxing"] * 9), Constant(1), seeds, mode="test")
     assert rollout.episodes == everything.episodes
     assert sorted(kept, key=str) == sorted(rollout.episodes, key=str) and len(kept) == pongs + boxings
@@ -168,9 +167,7 @@ def test_real_games_side_by_side_repeat_exactly():
         results.append(rollout)
     assert results[0].episodes == results[1].episodes
     assert len(results[0].episodes) == 4
-    assert all(
-        one.agent_steps <= 100 and one.truncated == (one.agent_steps == 100) for one in results[0].episodes
-    )
+    assert all(one.agent_steps <= 100 and one.truncated == (one.agent_steps == 100) for one in results[0].episodes)
 
 
 def test_the_bar_foretells_by_the_lengths_of_each_games_own_episodes():

@@ -154,13 +154,16 @@ def test_data_without_runs_and_checkpoints_are_one_run(tmp_path):
     assert choose(EpisodeStore(tmp_path), "Pong", Rules(2, 10)).runs == (7, None)
 
 
-@pytest.mark.parametrize(("rules", "key"), [
-    (Rules(runs=0), "runs"),
-    (Rules(transitions=0), "transitions"),
-    (Rules(seed=-1), "seed"),
-    (Rules(quality="best"), "quality"),
-    (Rules(quality="top", replacement=True), "replacement=false"),
-])
+@pytest.mark.parametrize(
+    ("rules", "key"),
+    [
+        (Rules(runs=0), "runs"),
+        (Rules(transitions=0), "transitions"),
+        (Rules(seed=-1), "seed"),
+        (Rules(quality="best"), "quality"),
+        (Rules(quality="top", replacement=True), "replacement=false"),
+    ],
+)
 def test_rules_nothing_can_be_chosen_by(rules, key):
     with pytest.raises(UserError, match=key):
         check_rules(rules)
@@ -200,20 +203,25 @@ def test_a_selection_of_other_data_is_refused(tmp_path):
         read_selection(path, EpisodeStore(tmp_path / "data", ["Pong"]))
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path, content: path.unlink(),
-    lambda path, content: path.write_text("{"),
-    lambda path, content: path.write_text("[]"),
-    lambda path, content: path.write_bytes(b"\xff\xfe\x00"),
-    lambda path, content: path.write_text(json.dumps({**content, "format": 99})),
-    lambda path, content: path.write_text(json.dumps({"format": 1})),
-    lambda path, content: content["games"]["Pong"].pop("episodes") and path.write_text(json.dumps(content)),
-    lambda path, content: content["games"]["Pong"].update(episodes=[0.5]) or path.write_text(json.dumps(content)),
-    lambda path, content: content["games"]["Pong"].update(episodes=[]) or path.write_text(json.dumps(content)),
-    lambda path, content: content["games"]["Pong"].update(episodes=[EPISODES]) or path.write_text(json.dumps(content)),
-    lambda path, content: content["games"]["Pong"].update(episodes=[-1]) or path.write_text(json.dumps(content)),
-    lambda path, content: content["games"]["Pong"]["episodes"].pop() and path.write_text(json.dumps(content)),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path, content: path.unlink(),
+        lambda path, content: path.write_text("{"),
+        lambda path, content: path.write_text("[]"),
+        lambda path, content: path.write_bytes(b"\xff\xfe\x00"),
+        lambda path, content: path.write_text(json.dumps({**content, "format": 99})),
+        lambda path, content: path.write_text(json.dumps({"format": 1})),
+        lambda path, content: content["games"]["Pong"].pop("episodes") and path.write_text(json.dumps(content)),
+        lambda path, content: content["games"]["Pong"].update(episodes=[0.5]) or path.write_text(json.dumps(content)),
+        lambda path, content: content["games"]["Pong"].update(episodes=[]) or path.write_text(json.dumps(content)),
+        lambda path, content: (
+            content["games"]["Pong"].update(episodes=[EPISODES]) or path.write_text(json.dumps(content))
+        ),
+        lambda path, content: content["games"]["Pong"].update(episodes=[-1]) or path.write_text(json.dumps(content)),
+        lambda path, content: content["games"]["Pong"]["episodes"].pop() and path.write_text(json.dumps(content)),
+    ],
+)
 def test_a_file_that_is_no_selection_is_one_sentence(store, tmp_path, damage):
     path = save(store, tmp_path / "some.json", Rules(2, 100))
     damage(path, json.loads(path.read_text()))
@@ -301,15 +309,18 @@ def test_the_command_writes_what_it_prints(call, folder, store, tmp_path):
     assert json.loads(out.read_text()) == content
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["games=[Pnog]"], ["'Pnog'", "Pong"]),
-    (["games=[Boxing]"], ["Boxing", "set path to"]),
-    (["transitions=0"], ["transitions"]),
-    (["runs=4"], ["runs=4", "has 3"]),
-    (["runs=1", "transitions=100000"], ["transitions=100000"]),
-    (["quality=good"], ["quality"]),
-    (["transitons=3"], ["'transitons'", "did you mean 'transitions'?"]),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["games=[Pnog]"], ["'Pnog'", "Pong"]),
+        (["games=[Boxing]"], ["Boxing", "set path to"]),
+        (["transitions=0"], ["transitions"]),
+        (["runs=4"], ["runs=4", "has 3"]),
+        (["runs=1", "transitions=100000"], ["transitions=100000"]),
+        (["quality=good"], ["quality"]),
+        (["transitons=3"], ["'transitons'", "did you mean 'transitions'?"]),
+    ],
+)
 def test_mistakes_are_one_sentence_and_leave_nothing(call, folder, tmp_path, arguments, words):
     out = tmp_path / "folder" / "some.json"
     assert_refused(call(f"path={folder}", f"out={out}", *arguments), *words)

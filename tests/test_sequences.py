@@ -120,10 +120,12 @@ def test_a_batch_can_be_replaced_by_parts(store):
 
 def test_summary_counts(store):
     summaries = SequenceDataset(store).describe()
-    assert [(summary.game, summary.transitions, summary.episodes) for summary in summaries] == \
-        [(game, sum(lengths), len(lengths)) for game, lengths in LENGTHS.items()]
-    assert [summary.sequences for summary in summaries] == \
-        [sum(-(-length // 4) for length in lengths) for lengths in LENGTHS.values()]
+    assert [(summary.game, summary.transitions, summary.episodes) for summary in summaries] == [
+        (game, sum(lengths), len(lengths)) for game, lengths in LENGTHS.items()
+    ]
+    assert [summary.sequences for summary in summaries] == [
+        sum(-(-length // 4) for length in lengths) for lengths in LENGTHS.values()
+    ]
     assert summaries[0].bytes == store.bytes("Pong")
     half = SequenceDataset(store, split="training", holdout=0.5).describe()[0]
     assert half.bytes == round(store.bytes("Pong") * half.transitions / store.transitions("Pong")) > 0

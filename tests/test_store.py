@@ -193,12 +193,15 @@ def test_episodes_that_are_not_alike_do_not_meet_at_the_end_either(tmp_path):
     assert not list((tmp_path / "Pong").glob(".*.tmp"))
 
 
-@pytest.mark.parametrize(("facts", "others", "fact"), [
-    ({"rewards": "raw"}, {"rewards": "clipped"}, "rewards"),
-    ({}, {"stack_padding": True}, "stack_padding"),
-    ({"stack_padding": True}, {"stack_padding": False}, "stack_padding"),
-    ({}, {"stack_padding": False}, None),
-])
+@pytest.mark.parametrize(
+    ("facts", "others", "fact"),
+    [
+        ({"rewards": "raw"}, {"rewards": "clipped"}, "rewards"),
+        ({}, {"stack_padding": True}, "stack_padding"),
+        ({"stack_padding": True}, {"stack_padding": False}, "stack_padding"),
+        ({}, {"stack_padding": False}, None),
+    ],
+)
 def test_rewards_and_padding_are_not_mixed_either(tmp_path, facts, others, fact):
     with EpisodeWriter(tmp_path, "Pong", provenance={**PROVENANCE, **facts}) as writer:
         writer.append(*episode(4, 0), terminated=True)
@@ -244,7 +247,9 @@ def test_facts_can_be_noted_later(tmp_path):
 @settings(max_examples=10, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
-    shard=st.sampled_from([8, 16, 24]), chunk=st.sampled_from([1, 4, 8]), seed=st.integers(0, 99),
+    shard=st.sampled_from([8, 16, 24]),
+    chunk=st.sampled_from([1, 4, 8]),
+    seed=st.integers(0, 99),
 )
 def test_any_shards_hold_the_same(lengths, shard, chunk, seed):
     with tempfile.TemporaryDirectory() as folder:
@@ -280,22 +285,34 @@ def test_the_frames_are_plain_zarr(tmp_path):
     assert sharding["configuration"]["chunk_shape"] == [16, 84, 84]
 
 
-@pytest.mark.parametrize("change", [
-    {"frames": np.zeros((3, 84, 84), np.float32)},
-    {"frames": np.zeros((3, 1, 84, 84), np.uint8)},
-    {"frames": np.zeros((4, 84, 84), np.uint8)},
-    {"actions": np.zeros(3, np.int64)},
-    {"actions": np.array([0, 18, 0], np.uint8)},
-    {"actions": np.array([0, 2, 0], np.uint8)},
-    {"rewards": np.zeros(3)},
-    {"rewards": np.array([0, np.nan, 0], np.float32)},
-    {"rewards": [0.0, 0.0, 0.0]},
-    {"frames": np.zeros((0, 84, 84), np.uint8), "actions": np.zeros(0, np.uint8), "rewards": np.zeros(0, np.float32)},
-    {"info": {"score": float("nan")}},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": np.zeros((3, 84, 84), np.float32)},
+        {"frames": np.zeros((3, 1, 84, 84), np.uint8)},
+        {"frames": np.zeros((4, 84, 84), np.uint8)},
+        {"actions": np.zeros(3, np.int64)},
+        {"actions": np.array([0, 18, 0], np.uint8)},
+        {"actions": np.array([0, 2, 0], np.uint8)},
+        {"rewards": np.zeros(3)},
+        {"rewards": np.array([0, np.nan, 0], np.float32)},
+        {"rewards": [0.0, 0.0, 0.0]},
+        {
+            "frames": np.zeros((0, 84, 84), np.uint8),
+            "actions": np.zeros(0, np.uint8),
+            "rewards": np.zeros(0, np.float32),
+        },
+        {"info": {"score": float("nan")}},
+    ],
+)
 def test_a_wrong_episode_is_refused_and_leaves_no_trace(tmp_path, change):
-    good = {"frames": np.zeros((3, 84, 84), np.uint8), "actions": np.zeros(3, np.uint8),
-            "rewards": np.zeros(3, np.float32), "terminated": True, "info": {}}
+    good = {
+        "frames": np.zeros((3, 84, 84), np.uint8),
+        "actions": np.zeros(3, np.uint8),
+        "rewards": np.zeros(3, np.float32),
+        "terminated": True,
+        "info": {},
+    }
     with EpisodeWriter(tmp_path, "Pong", provenance=PROVENANCE) as writer:
         writer.append(*episode(2, 0), terminated=True, info={"seed": 0})
         with pytest.raises(ValueError):
@@ -352,7 +369,8 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
 
 @settings(max_examples=20, deadline=None)
 @given(
-    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=5), fails_at=st.integers(1, 5),
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    fails_at=st.integers(1, 5),
     expanded=st.booleans(),
 )
 def test_a_disk_that_is_full_for_a_while_leaves_whole_episodes_only(lengths, fails_at, expanded):
@@ -447,20 +465,23 @@ def edit_manifest(path, **changes):
     write_json(path, {**json.loads(path.read_text()), **changes})
 
 
-@pytest.mark.parametrize("damage", [
-    lambda folder: cut(next(folder.rglob("c/0/0/0"))),
-    lambda folder: next(folder.rglob("c/0/0/0")).unlink(),
-    lambda folder: cut(folder / "rewards.npy"),
-    lambda folder: (folder / "actions.npy").unlink(),
-    lambda folder: (folder / "episodes.jsonl").write_text("{" * 1000),
-    lambda folder: (folder / "episodes.jsonl").unlink(),
-    lambda folder: (folder / "manifest.json").write_text("{"),
-    lambda folder: (folder / "manifest.json").write_text("[]"),
-    lambda folder: edit_manifest(folder / "manifest.json", transitions=8),
-    lambda folder: edit_manifest(folder / "manifest.json", episodes=1),
-    lambda folder: edit_manifest(folder / "manifest.json", files={}),
-    lambda folder: edit_manifest(folder / "manifest.json", format=99, new=1),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: cut(next(folder.rglob("c/0/0/0"))),
+        lambda folder: next(folder.rglob("c/0/0/0")).unlink(),
+        lambda folder: cut(folder / "rewards.npy"),
+        lambda folder: (folder / "actions.npy").unlink(),
+        lambda folder: (folder / "episodes.jsonl").write_text("{" * 1000),
+        lambda folder: (folder / "episodes.jsonl").unlink(),
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        lambda folder: (folder / "manifest.json").write_text("[]"),
+        lambda folder: edit_manifest(folder / "manifest.json", transitions=8),
+        lambda folder: edit_manifest(folder / "manifest.json", episodes=1),
+        lambda folder: edit_manifest(folder / "manifest.json", files={}),
+        lambda folder: edit_manifest(folder / "manifest.json", format=99, new=1),
+    ],
+)
 def test_damage_is_a_clear_error(tmp_path, damage):
     write(tmp_path, "Pong", [3, 4])
     damage(tmp_path / "Pong" / "part-00000")

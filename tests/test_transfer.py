@@ -207,9 +207,7 @@ def test_before_the_first_step_nothing_has_been_learnt(comparison: Path) -> None
     assert values[0][0] == values[1][0] and values[0][0] != values[0][2]
 
 
-def test_looking_first_changes_no_weight(
-    comparison: Path, smoke_run: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_looking_first_changes_no_weight(comparison: Path, smoke_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     changes = ["training.look_first=false", "arms=[scratch]", "seeds=[0]"]
     out = compare_all(tiny_data, tmp_path / "out", smoke_run, *changes)
     assert final_weights(out / "scratch-seed0") == final_weights(comparison / "scratch-seed0")
@@ -232,9 +230,7 @@ def test_finished_runs_are_not_repeated_and_seeds_may_be_added(
     assert "Run 5 of 6, pretrained with seed 5, begins or goes on." in out
 
 
-def test_an_interrupted_comparison_goes_on(
-    comparison: Path, smoke_run: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_comparison_goes_on(comparison: Path, smoke_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     runs = 0
 

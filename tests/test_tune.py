@@ -104,9 +104,7 @@ def test_missing_and_damaged_tunings_are_one_sentence(run: Path, tuned: Path, tm
             read_tuning(tmp_path)
 
 
-@given(
-    st.lists(st.integers(1, 8), min_size=1), st.lists(st.integers(1, 4), min_size=1), st.lists(st.integers(1, 4))
-)
+@given(st.lists(st.integers(1, 8), min_size=1), st.lists(st.integers(1, 4), min_size=1), st.lists(st.integers(1, 4)))
 def test_the_grid_holds_every_fitting_combination_once_and_the_cheap_ones_first(contexts, widths, horizons):
     found = grid(contexts, widths, horizons, blocks=8)
     fitting = {

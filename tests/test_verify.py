@@ -197,11 +197,14 @@ def test_what_makes_no_sense_is_found_though_the_checksums_fit(store: Path, chan
     assert len(found) == 1 and "/Pong/b" in found[0]
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"game": "Boxing"}, "manifest.json is of Boxing, not of Pong"),
-    ({"transitions": 63}, "do not add up"),
-    ({"episodes": 4}, "do not add up"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"game": "Boxing"}, "manifest.json is of Boxing, not of Pong"),
+        ({"transitions": 63}, "do not add up"),
+        ({"episodes": 4}, "do not add up"),
+    ],
+)
 def test_a_manifest_that_says_something_else_is_found(store: Path, changes: dict, words: str) -> None:
     reseal(store / "Pong" / "b", **changes)
     (found,) = problems(store)

@@ -42,9 +42,7 @@ class Windows:
         """The same windows with their padding, wherever it was, behind their real steps."""
         first = self.valid.argmax(1)
         order = (first[:, None] + np.arange(self.valid.shape[1])) % self.valid.shape[1]
-        return Windows(
-            self.games, np.take_along_axis(self.rows, order, 1), np.take_along_axis(self.valid, order, 1)
-        )
+        return Windows(self.games, np.take_along_axis(self.rows, order, 1), np.take_along_axis(self.valid, order, 1))
 
 
 class SequenceIndex:

@@ -17,6 +17,7 @@ from jowa.errors import UserError
 GoesOn = Callable[[int], bool]
 """Told how much more has been done, in a progress bar's units; says whether to go on."""
 
+
 class Stopped(Exception):
     """Raised where work that was told not to go on has no other way to end; nobody hears of it."""
 

@@ -76,9 +76,7 @@ class AtariEnvironments:
         self._playing = np.zeros(self.num_envs, dtype=np.bool_)
         self._frames = np.zeros((self.num_envs, *SCREEN), dtype=np.uint8)
 
-    def reset(
-        self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None
-    ) -> NDArray[np.uint8]:
+    def reset(self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None) -> NDArray[np.uint8]:
         """Begin a new episode where `mask` (N,) is True (None: everywhere); the other environments stay as they are.
 
         Args:

@@ -34,9 +34,7 @@ class Environments(Protocol):
     tasks: NDArray[np.int64]
     legal: NDArray[np.bool_]
 
-    def reset(
-        self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None
-    ) -> NDArray[np.uint8]:
+    def reset(self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None) -> NDArray[np.uint8]:
         """Begin new episodes where `mask` (N,) is True, with `seeds` if given; frames (N, 84, 84) uint8."""
         ...
 
@@ -98,9 +96,7 @@ class MixedEnvironments:
             whole[rows] = part
         return whole
 
-    def reset(
-        self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None
-    ) -> NDArray[np.uint8]:
+    def reset(self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None) -> NDArray[np.uint8]:
         """As `AtariEnvironments.reset`."""
         frames = []
         for rows, member in self._members:

@@ -38,16 +38,12 @@ class GymnasiumEnvironments:
         self.num_envs = len(self.games)
         self.tasks = np.array([task_id(game) for game in self.games], dtype=np.int64)
         self.legal = side_by_side([legal_mask(game) for game in self.games])
-        self._rows = [
-            GymnasiumGame(known(game), protocol, seed) for game, seed in zip(self.games, seeds, strict=True)
-        ]
+        self._rows = [GymnasiumGame(known(game), protocol, seed) for game, seed in zip(self.games, seeds, strict=True)]
         self._begun = np.zeros(self.num_envs, np.bool_)
         self._playing = np.zeros(self.num_envs, np.bool_)
         self._frames = np.zeros((self.num_envs, *SCREEN), np.uint8)
 
-    def reset(
-        self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None
-    ) -> NDArray[np.uint8]:
+    def reset(self, mask: NDArray[np.bool_] | None = None, seeds: Sequence[int] | None = None) -> NDArray[np.uint8]:
         """Begin a new episode where `mask` (N,) is True (None: everywhere); the other environments stay as they are.
 
         Args:

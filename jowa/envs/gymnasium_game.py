@@ -201,9 +201,7 @@ def make(env: str, settings: EnvironmentConfig) -> gymnasium.Env[Any, Any]:
             f"env={env} needs the Python module {module}, which isn't installed: install the package that has it."
         ) from error
     except Exception as error:  # whatever somebody's environment may raise
-        raise UserError(
-            f"env={env} can't be made ({_reason(error)}): check the id and environment.kwargs."
-        ) from error
+        raise UserError(f"env={env} can't be made ({_reason(error)}): check the id and environment.kwargs.") from error
 
 
 def action_count(env: str, space: spaces.Space[Any] | None) -> int:

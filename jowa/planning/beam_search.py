@@ -45,9 +45,7 @@ class Beam:
         """One future an environment, of no steps."""
         zeros, none = torch.zeros_like(root.reward), root.reward[:, :, None][:, :, :0]
         no_ids = root.ids[:, :, None][:, :, :0]
-        return cls(
-            no_ids, root.q, zeros, zeros, torch.ones_like(zeros), no_ids, none, none
-        )
+        return cls(no_ids, root.q, zeros, zeros, torch.ones_like(zeros), no_ids, none, none)
 
     def rows(self, index: Tensor) -> Beam:
         """The futures `index` (N, R') int64."""

@@ -205,8 +205,9 @@ def load_optimizers(checkpoint: Path, optimizers: Optimizers) -> None:
             raise UserError(
                 f"{path} is missing: put it back, or move {checkpoint} elsewhere to go on from the one before it."
             ) from error
-        raise UserError(f"{path} can't be read or fits other stage settings; delete {checkpoint} to go on from the one "
-                        "before it.") from error
+        raise UserError(
+            f"{path} can't be read or fits other stage settings; delete {checkpoint} to go on from the one before it."
+        ) from error
 
 
 def check_size(checkpoint: Path, size: str | None) -> None:

@@ -116,8 +116,16 @@ def check_training(config: TrainingConfig, objective: ObjectiveConfig, stages: d
     _one_of("objective.conservative", objective.conservative, ("cql", "combo", "none"))
     if not 0 < objective.gamma <= 1:
         raise UserError(f"objective.gamma must lie in (0, 1], not {objective.gamma}.")
-    for key in ("batch_size", "target_every", "log_every", "validate_every", "picture_every", "checkpoint_every",
-                "keep_checkpoints", "validation_sequences"):
+    for key in (
+        "batch_size",
+        "target_every",
+        "log_every",
+        "validate_every",
+        "picture_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "validation_sequences",
+    ):
         if getattr(config, key) < 1:
             raise UserError(f"training.{key} must be at least 1, not {getattr(config, key)}.")
     if config.weight_decay < 0 or config.gradient_clip <= 0:

@@ -110,9 +110,7 @@ def train_step(
     return metrics | {key: norm.detach() / run.distribution.ranks for key, norm in norms.items()}, rates
 
 
-def backward(
-    run: Run, name: str, step: int, wrapped: torch.nn.Module, parts: Sequence[Part]
-) -> dict[str, Tensor]:
+def backward(run: Run, name: str, step: int, wrapped: torch.nn.Module, parts: Sequence[Part]) -> dict[str, Tensor]:
     """Add up the gradients of one step; returns this process's share of every metric."""
     distribution = run.distribution
     learner = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped

@@ -74,8 +74,15 @@ def _trained(model: WorldActionModel, adaptation: AdaptationConfig) -> str:
 
 def _stage(name: str, stage: StageConfig, model: WorldActionModel, config: TrainingConfig) -> str:
     tokens = config.batch_size * model.positions
-    trained = [part for part, on in (("tokenizer", stage.trains_tokenizer), ("world model", stage.world_weight > 0),
-                                     ("Q", stage.trains_q)) if on]
+    trained = [
+        part
+        for part, on in (
+            ("tokenizer", stage.trains_tokenizer),
+            ("world model", stage.world_weight > 0),
+            ("Q", stage.trains_q),
+        )
+        if on
+    ]
     return (
         f"  {name}: {stage.steps:,} steps × {config.batch_size} sequences × {model.positions} tokens = "
         f"{stage.steps * tokens / 1e9:,.3f} G tokens; trains {', '.join(trained)} at {stage.learning_rate:g}"

@@ -99,9 +99,7 @@ def decode(kind: Any, value: Any, place: str) -> Any:
         kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else arguments
         if len(kinds) != len(items):
             raise ValueError(f"{place} has {len(items)} values, not {len(kinds)}")
-        return tuple(
-            decode(one, item, f"{place}[{i}]") for i, (one, item) in enumerate(zip(kinds, items, strict=True))
-        )
+        return tuple(decode(one, item, f"{place}[{i}]") for i, (one, item) in enumerate(zip(kinds, items, strict=True)))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         of_key = int if arguments[0] is int else str
         return {
