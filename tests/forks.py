@@ -1,28 +1,22 @@
 """Entry points in processes of their own that import nothing anew: they are forked off one that has imported it all.
 
-They are what `launch` starts but for the start itself, which each entry point's own test proves: arguments, folder,
-both outputs, exit code and signals are a process's own, and so is torchrun's company.
+Arguments, folder, environment, both outputs, exit code and signals are a process's own, as with `launch`, and so is
+torchrun's company. Two things are not: the start itself, and the seed of Python's hashes, which is one for all.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from unittest.mock import patch
 
-from launch import ENVIRONMENT, ROOT
-from processes import free_port
-
-PRELOADED = [
-    "pytest", "hypothesis", "jowa.evaluate", "jowa.transfer", "jowa.data.import", "jowa.data.record", "jowa.data.fetch",
-]  # fmt: skip
+from forking import end, forking
+from launch import CHANGES, ROOT
+from processes import company, free_port
 
 
 @dataclass(frozen=True)
@@ -36,9 +30,7 @@ class Fork:
     def end(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Wait for it; it is killed when that takes longer."""
         self.process.join(timeout)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        end([self.process])
         code = self.process.exitcode
         assert code is not None
         return subprocess.CompletedProcess(self.words, code, *(path.read_text() for path in outputs(self.out)))
@@ -50,26 +42,15 @@ def fork(out: Path, module: str, *arguments: str, cwd: Path = ROOT, before: str 
     before: Python that each runs first.
     """
     out.parent.mkdir(exist_ok=True)
-    port, forks = str(free_port()), []
+    port, forks = free_port(), []
     for rank in range(processes):
-        company = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        joined = {key: str(value) for key, value in company.items()} | address if processes > 1 else {}
-        environment = {**os.environ, **joined}
+        joined = company(rank, processes, port) if processes > 1 else {}
+        environment = {**os.environ, **CHANGES, **joined}
         place = out.with_name(f"{out.name}-{rank}")
         process = forking().Process(target=_main, args=(module, arguments, cwd, environment, place, before))
         process.start()
         forks.append(Fork(process, place, [module, *arguments]))
     return forks
-
-
-def forking() -> ForkServerContext:
-    """Processes of this context are forked off the one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with patch.dict(os.environ, ENVIRONMENT):
-        forkserver.ensure_running()
-    return context
 
 
 def outputs(out: Path) -> tuple[Path, Path]:

@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What is printed for users to run says python and torchrun: those that run the tests.
 PATHS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": PATHS}
+CHANGES = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": PATHS}
+ENVIRONMENT = {**os.environ, **CHANGES}
 
 
 def command(module: str, *arguments: str, processes: int = 1) -> list[str]:

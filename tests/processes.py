@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from forking import forking
 from small_learner import padded_batch, small_learner
 from torch import multiprocessing
 
@@ -160,21 +161,21 @@ def pretraining(rank: int, ranks: int, port: int, overrides: list[str]) -> None:
 
 def be_rank(rank: int, ranks: int, port: int) -> None:
     """Be one of several processes, as torchrun would have it."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
+    os.environ.update(company(rank, ranks, port))
     torch.set_num_threads(1)
+
+
+def company(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """What torchrun tells one of several processes of a machine in its environment."""
+    local = {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
+    numbers = {"RANK": rank, "WORLD_SIZE": ranks, **local, "MASTER_PORT": port}
+    return {"MASTER_ADDR": "127.0.0.1"} | {name: str(number) for name, number in numbers.items()}
 
 
 def together(work: Callable[..., None], ranks: int, *arguments: Any) -> None:
     """Call `work(rank, ranks, port, *arguments)` in so many processes that needn't import anything."""
-    preload()
+    forking()
     multiprocessing.start_processes(work, (ranks, free_port(), *arguments), nprocs=ranks, start_method="forkserver")
-
-
-def preload() -> None:
-    """Have processes forked from one that has imported what takes seconds; an optimiser's first step imports dynamo."""
-    multiprocessing.set_forkserver_preload(["jowa.pretrain", "torch._dynamo"])
 
 
 def free_port() -> int:

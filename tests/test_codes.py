@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forks import forking
+from forking import exit_codes, forking
 
 from jowa.data.codes import CodeCache, build_codes, codes_path
 from jowa.data.sequences import SequenceDataset
@@ -168,10 +168,7 @@ def build_and_die(folder: Path) -> None:
 
 
 def test_a_killed_build_is_gone_on_with(store):
-    process = forking().Process(target=build_and_die, args=(store.folder,))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    assert exit_codes(build_and_die, (store.folder,)) == [-signal.SIGKILL]
     path = codes_path(store, "Pong", "abc123")
     (blocks,) = path.parent.glob("*.blocks")
     assert len(list(blocks.glob("*.npy"))) == 1 and not path.exists(), "killed in the second block"
@@ -206,12 +203,7 @@ def build_share(folder: Path, share: float, chunks) -> None:
 @pytest.mark.parametrize("shares", [(0.0, 0.5), (0.0, 0.0), (0.9, 0.3)])
 def test_processes_share_the_blocks(store, shares):
     chunks = forking().Value("q", 0)
-    processes = [forking().Process(target=build_share, args=(store.folder, share, chunks)) for share in shares]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert all(process.exitcode == 0 for process in processes)
+    assert exit_codes(build_share, *((store.folder, share, chunks) for share in shares)) == [0, 0]
     assert chunks.value == 6, "39 frames in chunks of 7, each once"
     assert_cached(store)
 
@@ -271,12 +263,7 @@ def build_without_locks(folder: Path, ready) -> None:
 
 def test_where_there_are_no_locks_work_is_done_twice_and_nothing_fails(store):
     ready = forking().Barrier(3)
-    processes = [forking().Process(target=build_without_locks, args=(store.folder, ready)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert all(process.exitcode == 0 for process in processes)
+    assert exit_codes(build_without_locks, *[(store.folder, ready)] * 3) == [0, 0, 0]
     assert_cached(store)
     assert not leftovers(store) and not list((store.folder / "codes").rglob("*.blocks"))
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from test_dream import make_model, random_context
+from test_execution import LONG, MODEL, likeliest, rerun, same
 from torch import Tensor
+from toy_mdp import random_legal
 
 from jowa.models.transformer import KeyValueCache
-from jowa.planning.decoder import Block, Imagined
+from jowa.planning.decoder import Block, BlockDecoder, Imagined
 from jowa.planning.drafting import DraftingDecoder, FewDrafted
+from jowa.planning.graphs import GraphedDecoder
 from jowa.planning.tree_dream import TreeDream
 
 TOKENS = 36
@@ -57,3 +60,11 @@ def test_more_than_a_third_of_the_calls_is_hard_to_guess(calls: int, rests: bool
     for action in (3, 4):
         dream.expand(root, torch.tensor([[action]]))
     assert said == ["drafted", "plain" if rests else "drafted"]
+
+
+def test_a_long_search_that_is_recorded_is_not_drafted() -> None:
+    """Its biases cover slots that are not taken yet."""
+    decode = FewDrafted(DraftingDecoder(MODEL), GraphedDecoder(MODEL, BlockDecoder(MODEL, likeliest), rerun), 8)
+    context, legal = random_context(0, [2, 4], [3, 8], 9), random_legal(0, 2, 6)
+    plan = LONG[0].plan(TreeDream(MODEL, decode=decode, graphed=True), context, legal)
+    same(plan, LONG[0].plan(TreeDream(MODEL), context, legal))

@@ -139,8 +139,7 @@ def test_two_at_a_time(whole: Whole, tmp_path: Path) -> None:
             fork(said / str(number), "jowa.data.import", *whole.arguments, chosen, f"out={tmp_path / name}")
             for number, chosen in enumerate(runs)
         ]
-        for (process,) in forks:
-            ended = process.end()
+        for ended in [process.end() for (process,) in forks]:
             assert ended.returncode == 0, ended.stderr
         assert fingerprints(tmp_path / name) == fingerprints(whole.store)
 

@@ -19,15 +19,20 @@ def rooms() -> list[str]:
 
 
 def imports(file: Path) -> set[str]:
+    """The modules and rooms that it imports from jowa, in whatever form."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "jowa":
-            found |= {f"jowa.{name.name}" for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+        if isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{file} imports relatively: write the whole name"
+            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
         elif isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
-    return {name for name in found if name.startswith("jowa.")}
+    return {name for name in found if name.startswith("jowa.") and is_module(name)}
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def is_entry_point(file: Path) -> bool:
@@ -52,7 +57,7 @@ def test_rooms_import_none_that_come_later(within: str, depth: int) -> None:
             continue
         for name in imports(file):
             parts = name.split(".")
-            if parts[:depth] == prefix and parts[depth] in order:
+            if parts[:depth] == prefix and len(parts) > depth and parts[depth] in order:
                 looked_at += 1
                 assert order.index(parts[depth]) <= order.index(room), f"{file.relative_to(ROOT)} imports {name}"
     assert looked_at > 50

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import random
 import shutil
 import subprocess
@@ -14,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from forking import forking
 from launch import ENVIRONMENT, ROOT, command
-from processes import preload
 from saving_child import ALONE, learner_and_optimizers, save_for_ever
 from tiny_store import final_weights, pretrain_config, pretrain_run
 
@@ -45,8 +44,7 @@ def names(run: Path) -> list[str]:
 
 
 def test_fifty_kills_leave_whole_checkpoints(tmp_path: Path) -> None:
-    preload()
-    context = multiprocessing.get_context("forkserver")
+    context = forking()
     delays = random.Random(0)
     newest, left_over = 0, 0
     for _ in range(50):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forks import forking
+from forking import exit_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -331,10 +331,7 @@ def record_and_die(folder):
 
 
 def test_a_killed_recorder_leaves_the_committed_episodes(tmp_path):
-    process = forking().Process(target=record_and_die, args=(tmp_path,))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    assert exit_codes(record_and_die, (tmp_path,)) == [-signal.SIGKILL]
     # Two commits of two episodes each; the fifth episode's rows lie in a part without a name, which nobody reads.
     assert len(list((tmp_path / "Pong").glob(".*.tmp"))) == 1
     assert_holds(EpisodeStore(tmp_path), "Pong", [6, 6, 6, 6])
@@ -573,10 +570,7 @@ def write_half_and_die(path):
 
 def test_what_a_killed_writer_left_of_a_file_is_overwritten(tmp_path):
     for _ in range(2):
-        process = forking().Process(target=write_half_and_die, args=(tmp_path / "file",))
-        process.start()
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL
+        assert exit_codes(write_half_and_die, (tmp_path / "file",)) == [-signal.SIGKILL]
         assert sorted(entry.name for entry in tmp_path.iterdir()) == [".file.lock", ".file.tmp"]
     write_json(tmp_path / "file", "whole")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

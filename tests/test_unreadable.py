@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from forks import forking
+from forking import exit_codes
 from tiny_store import write_store
 
 from jowa.cli import run
@@ -84,10 +84,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     samples = folder / "rlu"
     (samples / "Pong").mkdir(parents=True)
     (samples / "Pong" / "run_1-00000-of-00050").symlink_to(TESTS / "samples/rlu/Assault/run_1-00000-of-00050")
-    process = forking().Process(target=call_without_privileges, args=(folder, folder / "found"))
-    process.start()
-    process.join(120)
-    assert process.exitcode == 0
+    assert exit_codes(call_without_privileges, (folder, folder / "found"), timeout=120) == [0]
     return {(place, verb): (code, out, errors)
             for place, verb, code, out, errors in json.loads((folder / "found").read_text())}  # fmt: skip
 
