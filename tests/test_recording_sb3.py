@@ -111,6 +111,7 @@ def test_a_trained_agent_is_saved_loaded_and_played(tmp_path: Path) -> None:
     store, rows = everything(tmp_path / "b")
     assert_replayed(store, rows, "Breakout", short)
     agent, legal = load_agent(str(file), "DQN", ["Breakout"], CPU), legal_actions("Breakout")
+    assert agent._n_updates >= 5, "40 agent steps, the first 4 of them without learning"
     for start, length in zip(store.tables["Breakout"].starts, store.tables["Breakout"].lengths, strict=True):
         frames = np.concatenate([np.zeros((3, 84, 84), np.uint8), rows.frames[start : start + length]])
         seen = np.stack([frames[step : step + 4] for step in range(length)])
