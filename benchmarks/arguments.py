@@ -10,11 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jowa.errors import UserError
+from jowa.games import NUM_ACTIONS
 
 
 def positive(text: str) -> int:
     """A whole number from 1 on."""
     return _whole(text, 1)
+
+
+def a_width(text: str) -> int:
+    """A beam's width: at least one, and no more than there are actions to choose from."""
+    width = _whole(text, 1)
+    if width > NUM_ACTIONS:
+        raise argparse.ArgumentTypeError(f"{width} is more than the {NUM_ACTIONS} actions to choose from")
+    return width
 
 
 def natural(text: str) -> int:

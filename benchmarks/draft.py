@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from arguments import natural, positive, user_errors
+from arguments import a_width, natural, positive, user_errors
 from plan_counts import random_contexts
 from rounds import Rounds, Work
 from torch import Tensor
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ckpt", help="an agent whose data are at hand")
     parser.add_argument("--model", default="nano", choices=["nano", "40M", "70M", "150M"], help="without --ckpt")
     parser.add_argument("--environments", type=positive, nargs="+", default=[1, 2, 4, 16])
-    parser.add_argument("--widths", type=positive, nargs="+", default=[2, 4])
+    parser.add_argument("--widths", type=a_width, nargs="+", default=[2, 4])
     parser.add_argument("--context", type=positive, default=6, help="frames")
     parser.add_argument("--rows", type=natural, default=10**6, help="draft up to so many frames at once; play: 16")
     parser.add_argument("--rounds", type=positive, default=5)

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 
 import torch
-from arguments import natural, positive, user_errors
+from arguments import a_width, natural, positive, user_errors
 from draft import agent_and_model, real_contexts
 from plain_planner import History, ModelWorld, beam_search
 from plan_counts import random_contexts
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ckpt", help="an agent whose data are at hand")
     parser.add_argument("--model", default="nano", choices=["nano", "40M", "70M", "150M"], help="without --ckpt")
     parser.add_argument("--starts", type=positive, nargs="+", default=[16, 64])
-    parser.add_argument("--width", type=positive, default=2)
+    parser.add_argument("--width", type=a_width, default=2)
     parser.add_argument("--horizon", type=positive, default=2)
     parser.add_argument("--singly", type=positive, default=8, help="starts gone through one at a time, at most")
     parser.add_argument("--uncached", type=natural, default=1, help="and without a cache; 0 leaves that out")

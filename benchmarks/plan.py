@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from arguments import a_file_to_write, positive, positive_number, user_errors
+from arguments import a_file_to_write, a_width, positive, positive_number, user_errors
 from plan_compiled import compiled_dream, graphed_dream, recompiles
 from plan_counts import host_syncs, plan_operations, random_contexts, small_twin, token_operations
 from plan_expanded import ExpandedDream
@@ -28,7 +28,6 @@ from torch import Tensor
 
 from jowa.cli import load_config
 from jowa.errors import UserError
-from jowa.games import NUM_ACTIONS
 from jowa.models.world_action_model import WorldActionModel
 from jowa.planning.beam_search import BeamSearch
 from jowa.planning.dream import Context, Dream
@@ -67,8 +66,6 @@ def check(arguments: argparse.Namespace) -> None:
     blocks, frames, steps = configuration(arguments).model.blocks, arguments.context, arguments.horizon
     if frames + steps > blocks:
         raise UserError(f"--context {frames} and --horizon {steps} together exceed the {blocks} frames a model sees.")
-    if max(arguments.widths) > NUM_ACTIONS:
-        raise UserError(f"--widths {max(arguments.widths)} is more than the {NUM_ACTIONS} actions to choose from.")
     if (arguments.bandwidth is None) != (arguments.flops is None):
         raise UserError("--bandwidth and --flops go together: give both or none.")
     if arguments.backend not in torch._dynamo.list_backends(exclude_tags=()):
@@ -224,7 +221,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano", choices=["nano", "40M", "70M", "150M"])
     parser.add_argument("--environments", type=positive, nargs="*", default=[1, 16], help="none: no plans are timed")
-    parser.add_argument("--widths", type=positive, nargs="+", default=[2, 4])
+    parser.add_argument("--widths", type=a_width, nargs="+", default=[2, 4])
     parser.add_argument("--horizon", type=positive, default=2)
     parser.add_argument("--context", type=positive, default=6, help="frames")
     parser.add_argument("--precision", default="fp32", choices=["bf16", "fp32"])

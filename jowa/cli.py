@@ -194,9 +194,14 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
     first = str(cause).strip().splitlines()[0]
     if key and "is not a ListConfig" in first:
         return f"Configuration key '{key}' is a list: write {key}=[…], with brackets also around a single entry."
-    group = re.search(r"Could not override '(\w+)'. No match in the defaults list", text)
+    group = re.search(r"(?:In '(.+)': )?Could not override '(\w+)'. No match in the defaults list", text)
     if group:
-        return f"'{group.group(1)}' isn't chosen by default: write +{group.group(1)}=… with a plus."
+        preset, name = group.groups()
+        if preset:
+            return (
+                f"The preset {preset} chooses a {name}, which nothing here asks for: it is for another command."
+            )
+        return f"'{name}' isn't chosen by default: write +{name}=… with a plus."
     return f"Configuration key '{key}': {first}" if key else f"Configuration: {first}"
 
 

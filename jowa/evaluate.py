@@ -56,7 +56,7 @@ from jowa.evaluation.results.results import (
 from jowa.evaluation.results.scoreboard import board_of
 from jowa.evaluation.results.tuning import Tuning, read_tuning
 from jowa.evaluation.statistics.scores import BootstrapConfig, check_bootstrap
-from jowa.games import check_game, reference
+from jowa.games import reference
 from jowa.models.agent_files import Agent
 from jowa.planning.config import PlannerConfig, check_planner
 from jowa.planning.execution import ExecutionConfig, check_execution
@@ -135,7 +135,7 @@ def main(config: EvaluateConfig) -> None:
     start = open_agent(config.ckpt, config.size)
     agent = start.agent
     # Not before the agent is there: which games there are beside Atari's is in its description.
-    games = tuple(map(check_game, config.games or agent.description["games"]))
+    games = tuple(config.games or agent.description["games"])
     check_playable(games, config.protocol)
     tuning = read_tuning(Path(config.tuned).expanduser()) if config.tuned is not None else None
     wanted = what_is_wanted(config, agent, games, tuning)

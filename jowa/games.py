@@ -179,14 +179,17 @@ def num_tasks() -> int:
     return len(GAMES) + len(_registered)
 
 
-def check_game(name: str) -> str:
-    """Return `name` if it is one of the 60 games or registered, else raise UserError with the closest name."""
+def check_game(name: str, key: str = "game") -> str:
+    """Return `name`, which `key` gives, if it is one of the 60 games or registered.
+
+    Raises UserError with the closest name otherwise.
+    """
     if is_game(name):
         return name
     by_plain_name = {_plain(game): game for game in (*GAMES, *_registered)}
     close = difflib.get_close_matches(_plain(str(name)), by_plain_name, n=1, cutoff=0.5)
     advice = f"did you mean '{by_plain_name[close[0]]}'?" if close else f"choose among {', '.join(GAMES)}."
-    raise UserError(f"Unknown game '{name}' (key 'game'): {advice}")
+    raise UserError(f"Unknown game '{name}' (key '{key}'): {advice}")
 
 
 def task_id(game: str) -> int:

@@ -27,7 +27,6 @@ from jowa.evaluation.results.folder import opened
 from jowa.evaluation.results.tuning import TUNED, Choice, Setting, Tuning, choose, grid
 from jowa.evaluation.statistics.scores import BootstrapConfig, bootstrap_means, check_bootstrap, estimate
 from jowa.files import write_json
-from jowa.games import check_game
 from jowa.models.agent_files import Agent
 from jowa.overrides import assignment
 from jowa.planning.config import PlannerConfig, check_planner
@@ -95,7 +94,7 @@ def main(config: TuneConfig) -> None:
     use_threads(config.threads)
     start = open_agent(config.ckpt, config.size)
     agent = start.agent
-    games = tuple(map(check_game, config.games or agent.description["games"]))
+    games = tuple(config.games or agent.description["games"])
     check_playable(games, config.protocol)
     settings = grid(config.contexts, config.widths, config.horizons, agent.model.config.blocks)
     if not settings:

@@ -94,7 +94,7 @@ def test_weights_that_are_no_numbers_are_refused(saved: Path, part: str, name: s
     agent = load_agent(saved)
     dict(getattr(agent, part).named_parameters())[name].data.view(-1)[-1] = number
     save_agent(saved, agent.tokenizer, agent.model, agent.description)
-    with pytest.raises(UserError, match=rf"{part}\.{name} holds NaN or infinity: choose another checkpoint"):
+    with pytest.raises(UserError, match=rf"{saved} has NaN or infinity in {part}\.{name}: choose another checkpoint"):
         open_agent(str(saved))
 
 

@@ -105,6 +105,8 @@ MISTAKES = {
     # Values
     "finetune": ("A value is missing: give game=… (or env=…) and ckpt=…",),
     "finetune ckpt={run}": ("give game=…",),
+    "finetune +exp=smoke": ("The preset exp/smoke chooses a model", "for another command"),
+    "finetune model=nano": ("'model' isn't chosen by default: write +model=…",),
     "transfer ckpt={run}": ("A value is missing: give game=…",),
     "transfer game=Pong ckpt={run} data.path={data} arms=[pretraind]": ("did you mean 'pretrained'?",),
     "evaluate": ("A value is missing: give ckpt=…",),

@@ -192,6 +192,12 @@ def test_games_and_episodes_share_batches_and_decide_nothing(run: Path, tmp_path
     assert (together / "episodes.jsonl").read_text().splitlines() == apart
 
 
+def test_an_unknown_game_is_named_by_its_key(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Unknown game 'Pnog' \(key 'games'\): did you mean 'Pong'"):
+        in_process(run, "games=[Pnog]", f"out={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_game_the_agent_never_saw_is_played_with_a_warning(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,8 @@ def test_mistakes_are_one_sentence_and_leave_nothing(line: str, mine: Path, tmp_
         ("[]", "list, not dict"), ("{", "Expecting property name"), ({"versions": ...}, "versions is missing"),
         ({"roms": "x"}, "roms is str, not dict"), ({"bootstrap": {"confidence": "95"}}, "bootstrap.confidence is str"),
         ({"tuning": {"first_seed": 9, "episodes": 2, "same_weights": 1}}, "tuning.same_weights is int, not bool"),
+        ({"config": {"planner": 3}}, "config.planner is int, not dict"),
+        ({"protocol": {"frame_skip": "x"}}, "protocol.frame_skip is str, not int"),
     ],
 )  # fmt: skip
 def test_damaged_results_are_refused(content: Any, reason: str, mine: Path) -> None:

@@ -105,7 +105,9 @@ def test_bytes_or_arithmetic_whichever_takes_longer() -> None:
     [
         ("plan", "--horizon 3", "--horizon 3 together exceed the 8 frames"),
         ("plan", "--widths 2 0", "--widths: must be at least 1, not 0"),
-        ("plan", "--widths 19", "--widths 19 is more than the 18 actions"),
+        ("plan", "--widths 19", "--widths: 19 is more than the 18 actions"),
+        ("draft", "--ckpt none --widths 19", "--widths: 19 is more than the 18 actions"),
+        ("imagine", "--width 19", "--width: 19 is more than the 18 actions"),
         ("plan", "--environments 0", "--environments: must be at least 1"),
         ("plan", "--context 0", "--context: must be at least 1"),
         ("plan", "--rounds 0", "--rounds: must be at least 1"),

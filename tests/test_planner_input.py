@@ -135,6 +135,18 @@ def test_frames_and_legal_actions_of_another_shape() -> None:
         for legal in (ALL[:2], ALL.long(), ALL[0]):
             with pytest.raises(ValueError, match=r"legal must be bool of shape \(3, actions\)"):
                 planner.plan(TreeDream(MODEL), context, legal)
+        for actions in (6, 20):
+            with pytest.raises(ValueError, match=f"legal must be of the model's 18 actions, not {actions}"):
+                planner.plan(TreeDream(MODEL), context, torch.ones(3, actions, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", ["codes", "actions", "lengths", "tasks"])
+@pytest.mark.parametrize("kind", [torch.uint16, torch.int32, torch.float32])
+def test_numbers_of_another_kind(name: str, kind: torch.dtype) -> None:
+    """The store keeps codes as uint16."""
+    parts = vars(random_context(0, [2, 3, 1], [0, 59, 2], TOKENS))
+    with pytest.raises(ValueError, match=f"{name} must be int64, not {kind}"):
+        Context(**{**parts, name: parts[name].to(kind)})
 
 
 def test_padding_may_hold_anything() -> None:

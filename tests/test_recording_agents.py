@@ -269,6 +269,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     ("line", "words"),
     [
         ("policy=lokahead", ("'lokahead'", "'policy'", "did you mean 'lookahead'?")),
+        ("policy=", ("Unknown policy ''", "choose among random")),
         ("policy=mixture", ("did you mean 'mix'?",)),
         ("policy=xyzw", ("choose among random", "sb3", "JOWA")),
         ("policy=runs/none", ("no agent in", "runs/none")),

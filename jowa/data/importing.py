@@ -99,7 +99,7 @@ def _wish(config: ImportConfig) -> Wish:
     if games is not None and (not games or len(set(games)) != len(games)):
         raise UserError(f"games must name at least one game and none twice, or be null for all, not {games}.")
     for game in games or ():
-        check_game(game)
+        check_game(game, "games")
     if config.rom_md5 is not None and not re.fullmatch(r"[0-9a-f]{32}", config.rom_md5):
         raise UserError(f"rom_md5 must be 32 hexadecimal digits in lower case, not {config.rom_md5}.")
     if config.rom_md5 is not None and len(games or ()) != 1:

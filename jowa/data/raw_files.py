@@ -46,7 +46,7 @@ def wanted_files(games: Sequence[str], runs: Sequence[str], checkpoints: Sequenc
     if not games or len(set(games)) != len(games):
         raise UserError(f"games must name at least one game and none twice, not {list(games)}.")
     for game in games:
-        if check_game(game) not in rlu.GAMES:
+        if check_game(game, "games") not in rlu.GAMES:
             raise UserError(
                 f"RL Unplugged has no {game}: take it out of games and make episodes of it with "
                 f"`python -m jowa.data.record game=[{game}]`."

@@ -78,7 +78,7 @@ def check(config: RecordConfig) -> None:
     if config.threads is not None:
         _use_threads(config)
     games = games_of(config)
-    check_playable(games, config.protocol)
+    check_playable(games, config.protocol, "game")
     check_policy(config, games)
     for game in games:
         check_free(config, game)

@@ -136,10 +136,10 @@ def open_single(game: str, protocol: ProtocolConfig, seed: int) -> SingleGame:
     return GymnasiumGame(known(game), protocol, seed)
 
 
-def check_playable(games: Sequence[str], protocol: ProtocolConfig) -> None:
-    """Raise UserError for a game that can't be played here: its ROM is missing, or its environment."""
+def check_playable(games: Sequence[str], protocol: ProtocolConfig, key: str = "games") -> None:
+    """Raise UserError for a game of `key` that is unknown or can't be played here: no ROM, or no environment."""
     for game in games:
-        if custom_game(check_game(game)) is None:
+        if custom_game(check_game(game, key)) is None:
             rom_path(game, protocol.rom_dir)
         else:
             GymnasiumGame(known(game), protocol, 0).close()

@@ -136,12 +136,12 @@ def load_weights(folder: Path, tokenizer: Tokenizer, model: WorldActionModel) ->
         module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
 
 
-def check_finite(agent: Agent) -> None:
+def check_finite(agent: Agent, source: Path) -> None:
     """Raises UserError naming the first tensor that holds NaN or infinity: nothing such weights say means anything."""
     for part, module in (("tokenizer", agent.tokenizer), ("model", agent.model)):
         for name, tensor in module.state_dict().items():
             if not bool(tensor.isfinite().all()):
-                raise UserError(f"The checkpoint's {part}.{name} holds NaN or infinity: choose another checkpoint.")
+                raise UserError(f"{source} has NaN or infinity in {part}.{name}: choose another checkpoint.")
 
 
 def weights_hash(agent: Agent) -> str:

@@ -42,7 +42,7 @@ def hub_folder(ckpt: str, size: str | None = None) -> Path:
         raise UserError(f"The hub has no model {name}, or it is private (log in by `hf auth login`).") from error
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"{name} isn't in the hub's cache, and the hub is out of reach: connect, or give ckpt a folder."
+            f"{name} isn't in the hub's cache, and the hub is out of reach: connect, or give a folder."
         ) from error
     except Exception as error:  # networks, disks and servers fail in many ways
         raise UserError(f"ckpt={ckpt} can't be fetched ({_first_line(error)}).") from error

@@ -13,7 +13,7 @@ _DRAWS = {"normal_", "uniform_", "kaiming_uniform_"}
 class Unfilled(TorchFunctionMode):
     """Within it no weight is drawn at random: what would have been holds arbitrary numbers.
 
-    For large models drawing takes longer than reading.
+    For large models drawing takes longer than reading. Only `orthogonal_` computes all the same, of arbitrary numbers.
     """
 
     def __torch_function__(

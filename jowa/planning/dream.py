@@ -44,6 +44,9 @@ class Context:
         for name, vector in (("lengths", self.lengths), ("tasks", self.tasks)):
             if vector.shape != (environments,):
                 raise ValueError(f"{name} must be {(environments,)}, not {tuple(vector.shape)}")
+        for name in ("codes", "actions", "lengths", "tasks"):
+            if getattr(self, name).dtype != torch.int64:
+                raise ValueError(f"{name} must be int64, not {getattr(self, name).dtype}")
         if all(part.device.type == "cpu" for part in (self.codes, self.lengths, self.tasks)):
             self._check_values()
 

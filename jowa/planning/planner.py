@@ -68,6 +68,12 @@ def check_legal(legal: Tensor, context: Context) -> None:
 
 
 def legal_q(q: Tensor, legal: Tensor) -> Tensor:
-    """Expected Q (N, ..., A) with -inf at the illegal actions of `legal` (N, A)."""
+    """Expected Q (N, ..., A) with -inf at the illegal actions of `legal` (N, A).
+
+    Raises:
+        ValueError: the model has another number of actions.
+    """
+    if legal.shape[-1] != q.shape[-1]:
+        raise ValueError(f"legal must be of the model's {q.shape[-1]} actions, not {legal.shape[-1]}")
     between = (1,) * (q.dim() - legal.dim())
     return q.masked_fill(~legal.view(legal.shape[0], *between, legal.shape[1]), float("-inf"))

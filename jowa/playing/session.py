@@ -86,7 +86,7 @@ class Session:
 
     def _open(self, game: str) -> None:
         planner = self._asked.for_game(self.agent.model.config, check_game(game))
-        check_playable([game], self.rules.protocol)
+        check_playable([game], self.rules.protocol, "game")
         self.real = RealWorld(game, self.rules.protocol, self.rules.seed, self.thinker, self.blocks)
         self.game, self.planner = game, planner
         self.world: World = self.real

@@ -149,7 +149,7 @@ def check_policy(config: RecordConfig, games: list[str]) -> None:
 
 def names_agent(policy: str) -> bool:
     """Whether it is a path, existing or meant to be: without a sign of that it is a mistyped name."""
-    if policy in POLICIES:
+    if policy in POLICIES or not policy.strip():
         return False
     from jowa.models.hub import PREFIX
 

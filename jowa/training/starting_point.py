@@ -40,7 +40,7 @@ def open_agent(ckpt: str, size: str | None = None) -> StartingPoint:
     if not ckpt.strip():
         raise UserError("ckpt is empty: give a run's folder, a checkpoint's, or published files.")
     start = _opened(ckpt, size)
-    check_finite(start.agent)
+    check_finite(start.agent, start.checkpoint)
     return start
 
 

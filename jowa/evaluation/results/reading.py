@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from jowa.envs.protocol import ProtocolConfig
 from jowa.errors import UserError
 from jowa.evaluation.results.folder import EVALUATIONS, RESULTS
 from jowa.evaluation.results.results import ModeResult, Results
@@ -64,6 +65,10 @@ def _check(results: Results) -> None:
         raise ValueError(f"modes holds a way of playing twice: {', '.join(modes)}")
     for number, mode in enumerate(results.modes):
         _check_mode(mode, f"modes[{number}]")
+    _of(dict, results.config.get("planner", {}), "config.planner")
+    hints = get_type_hints(ProtocolConfig)
+    for key, value in results.protocol.items():
+        decode(hints.get(key, Any), value, f"protocol.{key}")
     for key in ("first_seed", "episodes", "repeated_episodes") if results.tuning else ():
         _of(int, results.tuning.get(key, 0 if key == "repeated_episodes" else None), f"tuning.{key}")
     for key in ("same_weights", "same_protocol") if results.tuning else ():
