@@ -198,9 +198,7 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
     if group:
         preset, name = group.groups()
         if preset:
-            return (
-                f"The preset {preset} chooses a {name}, which nothing here asks for: it is for another command."
-            )
+            return f"The preset {preset} chooses a {name}, which nothing here asks for: it is for another command."
         return f"'{name}' isn't chosen by default: write +{name}=… with a plus."
     return f"Configuration key '{key}': {first}" if key else f"Configuration: {first}"
 

@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 from fake_results import fake_film, fake_results, fake_strip, write_metrics
+from matplotlib.figure import Figure
 from PIL import Image
 from small_world import make_batch, small_world_model
 from test_report import check
@@ -18,7 +19,7 @@ from jowa.evaluation.diagnostics.codebook import codebook_use
 from jowa.evaluation.diagnostics.diagnostics import Diagnostics, diagnose
 from jowa.evaluation.diagnostics.discounts import Discount
 from jowa.evaluation.diagnostics.q_calibration import Decisions, own_play
-from jowa.evaluation.pages import curve_section
+from jowa.evaluation.pages import curve_section, diagnostic_plots
 from jowa.evaluation.pages.calibration_sections import calibration, q_calibration
 from jowa.evaluation.pages.codebook_section import codebook
 from jowa.evaluation.pages.curve_section import themed, training
@@ -122,10 +123,31 @@ def test_announcements_are_judged_by_the_base_rate():
 def test_labels_of_dots_close_together_do_not_cover_each_other():
     close = np.repeat([0.0101, 0.0299, 0.0301, 0.04, 0.9], 200)
     event = reliability("episode ends", close, np.arange(1000) % 50 == 0)
-    crowded = dataclasses.replace(event, bins=tuple(dataclasses.replace(event.bins[0], steps=n) for n in (11, 22, 33)))
+    counts = (11, 22, 33, 44, 55)
+    crowded = dataclasses.replace(event, bins=tuple(dataclasses.replace(event.bins[0], steps=n) for n in counts))
     drawn = reliability_diagram("x", crowded, "y")
-    assert [f"of {n}" in drawn for n in (11, 22, 33)] == [True, True, False], "above, below, and no room left"
+    assert [f"of {n}" in drawn for n in counts] == [True] * 4 + [False], "right and left, above and below, and no more"
     assert "of 200" in reliability_diagram("x", event, "y")
+
+
+@pytest.mark.parametrize("second", [(0.011, 0.011), (0.013, 0.02), (0.02, 0.013), (0.013, 0.006), (0.9, 0.9)])
+def test_labels_cover_no_other_dot(second: tuple[float, float], monkeypatch: pytest.MonkeyPatch):
+    event = reliability("episode ends", np.full(2000, 0.009), np.arange(2000) % 110 == 0)
+    (first,) = event.bins
+    other = dataclasses.replace(first, announced=second[0], observed=second[1], least=second[1], most=second[1])
+    drawn = []
+
+    def extents(figure: Figure, *_: str) -> str:
+        (axes,) = figure.axes
+        dots = [axes.transData.transform((one.announced, one.observed)) for one in (first, other)]
+        drawn.append((dots, [text.get_window_extent() for text in axes.texts]))
+        return ""
+
+    monkeypatch.setattr(diagnostic_plots, "svg", extents)
+    reliability_diagram("x", dataclasses.replace(event, bins=(first, other)), "y")
+    ((dots, labels),) = drawn
+    assert len(labels) == 2 and not any(label.contains(*dot) for label in labels for dot in dots)
+    assert not labels[0].overlaps(labels[1])
 
 
 def test_intervals_of_announcements_are_said_to_be_too_narrow():

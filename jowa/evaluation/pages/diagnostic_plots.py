@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from jowa.evaluation.diagnostics.calibration import Bin, Reliability
@@ -17,7 +18,6 @@ from jowa.evaluation.statistics.scores import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.transforms import Bbox
 
 _FLOOR = 3e-4
 """Where a reliability diagram's axes begin; what is below is drawn there."""
@@ -91,21 +91,25 @@ def _label_bins(axes: Axes, bins: Sequence[Bin]) -> None:
     """How often it happened beside each dot; a label that has no room is left out, the table and bars remain."""
     from matplotlib.transforms import Bbox
 
-    taken: list[Bbox] = []
-    points = 72 / axes.figure.dpi
+    def seen(announced: float, share: float) -> NDArray[np.float64]:
+        """In points from the figure's lower left corner."""
+        place = axes.transData.transform((max(announced, _FLOOR), max(share, _FLOOR))) * 72 / axes.figure.dpi
+        return np.asarray(place)
+
+    bars = [(seen(one.announced, one.least), seen(one.announced, one.most)) for one in bins]
+    taken = [Bbox([low - 4, high + 4]) for low, high in bars]
+    inside = Bbox([seen(0, 0), seen(1.4, 1.4)])
     for one in bins:
-        place, height = max(one.announced, _FLOOR), max(one.observed, _FLOOR)
-        dot = axes.transData.transform((place, height)) * points
-        right = place > 0.1
+        x, y = seen(one.announced, one.observed)
         text = f"{one.happened} of {one.steps:,}"
-        for up in (5, -11):
-            left = dot[0] - 6 - _LETTER * len(text) if right else dot[0] + 6
-            box = Bbox.from_bounds(left, dot[1] + up, _LETTER * len(text), 8)
-            if not box.count_overlaps(taken):
+        width = _LETTER * len(text)
+        for left, up in ((6, 5), (6, -11), (-6 - width, 5), (-6 - width, -11)):
+            box = Bbox.from_bounds(x + left, y + up, width, 8)
+            if inside.x0 <= box.x0 and box.x1 <= inside.x1 and not box.count_overlaps(taken):
                 taken.append(box)
                 axes.annotate(
-                    text, (place, height), (-6 if right else 6, up), textcoords="offset points", fontsize=7.5,
-                    ha="right" if right else "left", color=COLOURS["muted"],
+                    text, (max(one.announced, _FLOOR), max(one.observed, _FLOOR)), (left, up),
+                    textcoords="offset points", fontsize=7.5, color=COLOURS["muted"],
                 )  # fmt: skip
                 break
 
