@@ -198,7 +198,10 @@ def _sentence(error: Exception, schema: type[Any]) -> str:
     if group:
         preset, name = group.groups()
         if preset:
-            return f"The preset {preset} chooses a {name}, which nothing here asks for: it is for another command."
+            out = preset.replace("/", "=")
+            return f"The preset {preset} chooses a {name}, and this command takes none: leave out +{out}."
+        if name not in ("exp", "ablation", *OmegaConf.structured(schema)):
+            return f"This command takes no {name}: leave out {name}=…, or see all keys by --cfg."
         return f"'{name}' isn't chosen by default: write +{name}=… with a plus."
     return f"Configuration key '{key}': {first}" if key else f"Configuration: {first}"
 

@@ -1,6 +1,8 @@
 """Finetune a pretrained agent on one game's recorded transitions with the losses of stage 2 (paper, section 5.4).
 
-python -m jowa.finetune game=Pong ckpt=runs/demo
+    python -m jowa.finetune game=Pong ckpt=runs/demo
+
+The run's folder holds checkpoints, metrics and evaluations like a pretraining's; resume=<folder> goes on with it.
 """
 
 from __future__ import annotations

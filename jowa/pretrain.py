@@ -1,7 +1,9 @@
 """Pretrain JOWA on recorded games: stage 1 trains tokenizer and world model, stage 2 the whole model on cached codes.
 
-python -m jowa.pretrain +exp=demo
-torchrun --nproc-per-node=8 -m jowa.pretrain +exp=atari15 data.path=/data/atari out=runs/atari15
+    python -m jowa.pretrain +exp=demo
+    torchrun --nproc-per-node=8 -m jowa.pretrain +exp=atari15 data.path=/data/atari out=runs/atari15
+
+The run's folder holds checkpoints, metrics and evaluations; resume=<folder> goes on with it.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class PretrainConfig:
 def check(config: PretrainConfig) -> None:
     """Everything that can be refused before any work. Raises UserError."""
     for game in config.data.games:
-        check_stored_game(config.data.path, game)
+        check_stored_game(config.data.path, game, "data.games")
     check_model(config.model)
     check_tokenizer(config.tokenizer)
     check_data(config.data)

@@ -35,16 +35,19 @@ def forking() -> ForkServerContext:
 
 
 def exit_codes(work: Callable[..., None], *arguments: Sequence[Any], timeout: float = 60) -> list[int | None]:
-    """Call `work` with each of the arguments at once, in processes of their own; who isn't done in time is killed."""
+    """Call `work` with each of the arguments at once, in processes of their own.
+
+    None stands for one that wasn't done in time; it is killed.
+    """
     processes = [forking().Process(target=work, args=each) for each in arguments]
     for process in processes:
         process.start()
     try:
         for process in processes:
             process.join(timeout)
+        return [process.exitcode for process in processes]
     finally:
         end(processes)
-    return [process.exitcode for process in processes]
 
 
 def end(processes: Sequence[ForkServerProcess]) -> None:

@@ -81,7 +81,7 @@ MISTAKES = {
     # Games
     f"{PRETRAIN} data.games=[Pong,Braekout]": ("'Braekout'", "did you mean 'Breakout'?"),
     f"{PRETRAIN} data.games=[xyz]": ("'xyz'", "choose among AirRaid"),
-    f"{PRETRAIN} data.games=[[Pong]]": ("Unknown game",),
+    f"{PRETRAIN} data.games=[[Pong]]": ("Unknown game", "(key 'data.games')"),
     f"{FINETUNE} game=pong-v5": ("'pong-v5'", "did you mean 'Pong'?"),
     f"{EVALUATE} games=[Pongg]": ("'Pongg'", "did you mean 'Pong'?"),
     f"{EVALUATE} games=[Pong,Pong]": ("games names a game twice",),
@@ -105,8 +105,9 @@ MISTAKES = {
     # Values
     "finetune": ("A value is missing: give game=… (or env=…) and ckpt=…",),
     "finetune ckpt={run}": ("give game=…",),
-    "finetune +exp=smoke": ("The preset exp/smoke chooses a model", "for another command"),
-    "finetune model=nano": ("'model' isn't chosen by default: write +model=…",),
+    "finetune +exp=smoke": ("The preset exp/smoke chooses a model", "leave out +exp=smoke"),
+    "finetune model=nano": ("This command takes no model: leave out model=…",),
+    "finetune exp=laptop": ("'exp' isn't chosen by default: write +exp=…",),
     "transfer ckpt={run}": ("A value is missing: give game=…",),
     "transfer game=Pong ckpt={run} data.path={data} arms=[pretraind]": ("did you mean 'pretrained'?",),
     "evaluate": ("A value is missing: give ckpt=…",),

@@ -61,6 +61,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(line: str, mine: Path, tmp_
         ({"tuning": {"first_seed": 9, "episodes": 2, "same_weights": 1}}, "tuning.same_weights is int, not bool"),
         ({"config": {"planner": 3}}, "config.planner is int, not dict"),
         ({"protocol": {"frame_skip": "x"}}, "protocol.frame_skip is str, not int"),
+        ({"protocol": {"frame_skip": 0}}, "protocol.frame_skip must be at least 2, not 0"),
     ],
 )  # fmt: skip
 def test_damaged_results_are_refused(content: Any, reason: str, mine: Path) -> None:

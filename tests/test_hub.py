@@ -58,8 +58,8 @@ def test_it_is_finetuned_like_any_other(cached: Path, smoke_run: Path, tiny_data
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("hub:me/other", "me/other isn't in the hub's cache"), ("hub:a b", "write ckpt=hub:<owner>/<name>"),
-     ("hub:", "write ckpt=hub:"), ("hub:me/agent@v2", "me/agent isn't in the hub's cache")],
+    [("hub:me/other", "me/other isn't in the hub's cache"), ("hub:a b", "write hub:<owner>/<name>"),
+     ("hub:", "write hub:"), ("hub:me/agent@v2", "me/agent isn't in the hub's cache")],
 )  # fmt: skip
 def test_what_the_hub_does_not_have(cached: Path, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

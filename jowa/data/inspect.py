@@ -31,7 +31,7 @@ class InspectConfig:
 def check(config: InspectConfig) -> None:
     """Everything that can be refused before any file is read. Raises UserError."""
     for game in config.games:
-        check_stored_game(config.path, game)
+        check_stored_game(config.path, game, "games")
     if config.out is not None and (Path(config.out) / PAGE).exists():
         raise UserError(f"{Path(config.out) / PAGE} is there already and is not overwritten: choose another out.")
 

@@ -148,11 +148,11 @@ def register_from_store(store: Path | str, game: str) -> None:
             register(CustomGame.of(spec))
 
 
-def check_stored_game(store: Path | str, game: str) -> str:
+def check_stored_game(store: Path | str, game: str, key: str = "game") -> str:
     """`check_game` for a game that may be known by its episodes in a store alone."""
     if isinstance(game, str):
         register_from_store(store, game)
-    return check_game(game)
+    return check_game(game, key)
 
 
 def _environments(store: Path | str, game: str) -> Iterator[dict[str, Any]]:

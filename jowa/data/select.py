@@ -32,7 +32,7 @@ class SelectConfig(Rules):
 def check(config: SelectConfig) -> None:
     """Everything that can be refused before any file is read. Raises UserError."""
     for game in config.games:
-        check_stored_game(config.path, game)
+        check_stored_game(config.path, game, "games")
     check_rules(config)
     if Path(config.out).exists():
         raise UserError(f"out={config.out} is there already and is not overwritten: choose another out.")

@@ -32,7 +32,7 @@ def main(config: VerifyConfig) -> None:
     """Check all games, print what was found of each; UserError at the end if anything is wrong."""
     folder = Path(config.path)
     for game in config.games:
-        check_stored_game(folder, game)
+        check_stored_game(folder, game, "games")
     if len(set(config.games)) != len(config.games):
         raise UserError(f"games names a game twice: {', '.join(config.games)}.")
     games = games_in(folder, config.games)

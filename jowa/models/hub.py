@@ -32,12 +32,12 @@ def hub_folder(ckpt: str, size: str | None = None) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
     except ImportError as error:
-        raise UserError(f"ckpt={ckpt} needs the hub's library: pip install 'jowa[hub]'.") from error
+        raise UserError(f"{ckpt} needs the hub's library: pip install 'jowa[hub]'.") from error
     wanted = [*AGENT_FILES, TOKENIZER_FILE, f"JOWA_{size or '*'}.pt"]
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
     except HFValidationError as error:
-        raise UserError(f"ckpt={ckpt} names no model: write ckpt=hub:<owner>/<name>.") from error
+        raise UserError(f"{ckpt} names no model: write hub:<owner>/<name>.") from error
     except RepositoryNotFoundError as error:
         raise UserError(f"The hub has no model {name}, or it is private (log in by `hf auth login`).") from error
     except LocalEntryNotFoundError as error:
@@ -45,7 +45,7 @@ def hub_folder(ckpt: str, size: str | None = None) -> Path:
             f"{name} isn't in the hub's cache, and the hub is out of reach: connect, or give a folder."
         ) from error
     except Exception as error:  # networks, disks and servers fail in many ways
-        raise UserError(f"ckpt={ckpt} can't be fetched ({_first_line(error)}).") from error
+        raise UserError(f"{ckpt} can't be fetched ({_first_line(error)}).") from error
 
 
 def check_repo(repo: str) -> None:

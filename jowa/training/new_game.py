@@ -74,9 +74,9 @@ def task_sources(agent: Agent, game: str, task_from: str) -> list[str]:
     if task_from == "own":
         return [game]
     try:
-        known = task_id(check_game(task_from)) < agent.model.config.tasks
+        known = task_id(check_game(task_from, "task_from")) < agent.model.config.tasks
     except UserError as error:
-        raise UserError(f"task_from={task_from} is none of own, mean, paper and a game's name. {error}") from error
+        raise UserError(f"task_from is own, mean, paper or a game's name. {error}") from error
     if not known:
         raise UserError(f"task_from={task_from} is a game that the checkpoint has no task row for: choose another.")
     return [task_from]

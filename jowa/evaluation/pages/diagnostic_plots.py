@@ -105,7 +105,8 @@ def _label_bins(axes: Axes, bins: Sequence[Bin]) -> None:
         width = _LETTER * len(text)
         for left, up in ((6, 5), (6, -11), (-6 - width, 5), (-6 - width, -11)):
             box = Bbox.from_bounds(x + left, y + up, width, 8)
-            if inside.x0 <= box.x0 and box.x1 <= inside.x1 and not box.count_overlaps(taken):
+            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
+            if fits and not box.count_overlaps(taken):
                 taken.append(box)
                 axes.annotate(
                     text, (max(one.announced, _FLOOR), max(one.observed, _FLOOR)), (left, up),

@@ -67,8 +67,13 @@ def _check(results: Results) -> None:
         _check_mode(mode, f"modes[{number}]")
     _of(dict, results.config.get("planner", {}), "config.planner")
     hints = get_type_hints(ProtocolConfig)
-    for key, value in results.protocol.items():
-        decode(hints.get(key, Any), value, f"protocol.{key}")
+    known = {
+        key: decode(hints[key], value, f"protocol.{key}") for key, value in results.protocol.items() if key in hints
+    }
+    try:
+        ProtocolConfig(**known).check()
+    except UserError as error:
+        raise ValueError(str(error).rstrip(".")) from error
     for key in ("first_seed", "episodes", "repeated_episodes") if results.tuning else ():
         _of(int, results.tuning.get(key, 0 if key == "repeated_episodes" else None), f"tuning.{key}")
     for key in ("same_weights", "same_protocol") if results.tuning else ():
