@@ -171,7 +171,7 @@ def test_it_ends_with_how_well_it_plays_and_keeps_the_best(
         (["size=40M"], "is of size nano, not 40M"),
         (["game=Boxing"], r"needs recorded.*Boxing.*jowa.data.record game=Boxing.*jowa.data.fetch games=\[Boxing\]"),
         (["game=Berzerk"], "jowa.data.record game=Berzerk [^`]*`, or set data.path"),
-        (["task_from=Pongg"], "task_from is own, mean, paper.*did you mean 'Pong'"),
+        (["task_from=Pongg"], r"task_from is own, mean, paper.*\(key 'task_from'\): did you mean 'Pong'"),
         (["data.quality=best"], "data.quality must be one of all, last, top"),
         (["data.quality=last", "data.transitions=9"], "data.quality=last needs checkpoints"),
         (["data.transitions=0"], "data.transitions must be at least 1"),

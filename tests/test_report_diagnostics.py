@@ -130,24 +130,31 @@ def test_labels_of_dots_close_together_do_not_cover_each_other():
     assert "of 200" in reliability_diagram("x", event, "y")
 
 
-@pytest.mark.parametrize("second", [(0.011, 0.011), (0.013, 0.02), (0.02, 0.013), (0.013, 0.006), (0.9, 0.9)])
-def test_labels_cover_no_other_dot(second: tuple[float, float], monkeypatch: pytest.MonkeyPatch):
+NO_ROOM = ((0.0008, 0.0003), (0.0009, 0.0005))
+"""The first one's label would lie below the axes, or left of them."""
+BESIDE = ((0.011, 0.011), (0.013, 0.02), (0.02, 0.013), (0.013, 0.006), (0.9, 0.9))
+
+
+@pytest.mark.parametrize(("places", "count"), [(NO_ROOM, 1), *((((0.009, 0.009), other), 2) for other in BESIDE)])
+def test_labels_cover_no_dot_and_nothing_outside(
+    places: tuple[tuple[float, float], ...], count: int, monkeypatch: pytest.MonkeyPatch
+):
     event = reliability("episode ends", np.full(2000, 0.009), np.arange(2000) % 110 == 0)
-    (first,) = event.bins
-    other = dataclasses.replace(first, announced=second[0], observed=second[1], least=second[1], most=second[1])
+    bins = tuple(dataclasses.replace(event.bins[0], announced=x, observed=y, least=y, most=y) for x, y in places)
     drawn = []
 
     def extents(figure: Figure, *_: str) -> str:
         (axes,) = figure.axes
-        dots = [axes.transData.transform((one.announced, one.observed)) for one in (first, other)]
-        drawn.append((dots, [text.get_window_extent() for text in axes.texts]))
+        labels = [text.get_window_extent() for text in axes.texts]
+        drawn.append((axes.get_window_extent(), [axes.transData.transform(place) for place in places], labels))
         return ""
 
     monkeypatch.setattr(diagnostic_plots, "svg", extents)
-    reliability_diagram("x", dataclasses.replace(event, bins=(first, other)), "y")
-    ((dots, labels),) = drawn
-    assert len(labels) == 2 and not any(label.contains(*dot) for label in labels for dot in dots)
-    assert not labels[0].overlaps(labels[1])
+    reliability_diagram("x", dataclasses.replace(event, bins=bins), "y")
+    ((inside, dots, labels),) = drawn
+    assert len(labels) == count and not any(label.contains(*dot) for label in labels for dot in dots)
+    assert not labels[0].overlaps(labels[-1]) or count == 1
+    assert all(label.y0 > inside.y0 for label in labels)
 
 
 def test_intervals_of_announcements_are_said_to_be_too_narrow():
